@@ -1,0 +1,66 @@
+# make setup   .venv with everything in it (Python 3.10 or 3.11)
+# make demo    the whole path on synthetic volumes: about eight minutes on two CPU cores
+# make test    lint and the test suite
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+PY := $(BIN)/python
+DEMO := runs/demo
+OLDEST_PYTHON ?= python3.10
+
+.PHONY: help setup demo test test-slow lint format constraints clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup: .venv/installed
+
+# The stamp is written last, so that an interrupted installation is done again.
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	@python=$$(./find_python) && echo "setup: $$($$python --version), .venv" && $$python -m venv .venv
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip check --disable-pip-version-check
+	@touch $@
+
+demo: setup
+	rm -rf $(DEMO)
+	$(PY) convert_main.py --source=synthetic:shapes --to=files --output=$(DEMO)/volumes
+	$(PY) convert_main.py --source=$(DEMO)/volumes --output=$(DEMO)/records
+	$(PY) train_main.py --strategy=mirrored --config.data.records=$(DEMO)/records --workdir=$(DEMO)/model
+	$(PY) evaluate_main.py --workdir=$(DEMO)/model --split=val
+	$(PY) export_main.py --workdir=$(DEMO)/model --output=$(DEMO)/saved_model
+	unseen=$$(ls $(DEMO)/volumes/images/* | tail -n 1); \
+	  $(PY) serving/client.py --model=$(DEMO)/saved_model --input=$$unseen --output=$(DEMO)/answers
+	@echo
+	@echo "Metrics:             $(DEMO)/model/evaluation_val/metrics.json (the table above)"
+	@echo "Pictures, val:       $(DEMO)/model/evaluation_val/*.png"
+	@echo "Answer, unseen scan: $(DEMO)/answers/ (label volume, table, picture)"
+	@echo "Volumes, records:    $(DEMO)/volumes, $(DEMO)/records"
+	@echo "Checkpoints, log:    $(DEMO)/model; SavedModel: $(DEMO)/saved_model"
+
+test: setup lint
+	$(PY) -m pytest -n 2 --dist loadfile
+
+test-slow: setup
+	$(PY) -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Resolves everything anew on the oldest Python, whose versions install on both, and writes down what came.
+constraints:
+	rm -rf .venv-constraints
+	$(OLDEST_PYTHON) -m venv .venv-constraints
+	.venv-constraints/bin/pip install --quiet --disable-pip-version-check 'setuptools>=68' '.[dev]'
+	.venv-constraints/bin/pip freeze --all --exclude pip --exclude wheel --exclude mask-rcnn-3d > constraints.txt
+	rm -rf .venv-constraints
+
+clean:
+	rm -rf .venv .venv-constraints build *.egg-info .pytest_cache .ruff_cache .hypothesis
