@@ -1,0 +1,1 @@
+"""Reading, converting, augmenting and feeding volumes."""

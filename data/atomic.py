@@ -1,0 +1,48 @@
+"""Output that is either complete or absent, also when the run is killed half-way."""
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary path that takes the place of `path` when the block succeeds.
+
+    The block writes a file, or makes a folder, at the yielded path. An error inside the block deletes
+    it and leaves `path` as it was. Missing parent folders are made.
+
+    Args:
+      path: a file, or a folder that does not exist or is empty.
+
+    Yields:
+      A path in the same folder, whose name ends like that of `path` (".nii.gz" too).
+
+    Raises:
+      InputError: `path` is a folder that holds something.
+    """
+    path = Path(path)
+    if path.is_dir() and any(path.iterdir()):
+        raise InputError(f"{path}: expected a new or empty output folder, got one with files in it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Same folder, so that the final step is a rename; hidden, so that no listing takes it for data.
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def _remove(path):
+    """Deletes a file or a folder; nothing happens where there is none."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

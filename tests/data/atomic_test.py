@@ -1,0 +1,75 @@
+import pytest
+
+from data.atomic import replacing
+from data.errors import InputError
+
+
+class ReplacingTest:
+    def test_file_appears_only_when_the_block_ends(self, tmp_path):
+        path = tmp_path / "deep" / "scan.nii.gz"
+        with replacing(path) as temporary:
+            temporary.write_text("new")
+            assert not path.exists()
+        assert path.read_text() == "new"
+        assert [p.name for p in path.parent.iterdir()] == ["scan.nii.gz"]
+
+    def test_temporary_is_hidden_beside_the_target_and_keeps_its_suffix(self, tmp_path):
+        with replacing(tmp_path / "scan.nii.gz") as temporary:
+            temporary.touch()
+            assert temporary.parent == tmp_path
+            assert temporary.name.endswith(".nii.gz")
+            assert temporary.name.startswith(".")
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    def test_error_keeps_the_old_file_and_leaves_nothing_else(self, tmp_path, error):
+        path = tmp_path / "scan.npz"
+        path.write_text("old")
+        with pytest.raises(error):
+            self.write_and_raise(path, error)
+        assert path.read_text() == "old"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def write_and_raise(self, path, error):
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    def test_error_before_anything_is_written(self, tmp_path):
+        with pytest.raises(RuntimeError), replacing(tmp_path / "scan.npz"):
+            raise RuntimeError
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("exists", [False, True])
+    def test_folder(self, tmp_path, exists):
+        path = tmp_path / "records"
+        if exists:
+            path.mkdir()
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            (temporary / "a").write_text("1")
+        assert (path / "a").read_text() == "1"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_error_deletes_a_half_written_folder(self, tmp_path):
+        with pytest.raises(RuntimeError):
+            self.fill_and_raise(tmp_path / "records")
+        assert list(tmp_path.iterdir()) == []
+
+    def fill_and_raise(self, path):
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            (temporary / "a").write_text("1")
+            raise RuntimeError
+
+    def test_full_folder_is_refused_before_any_work(self, tmp_path):
+        (tmp_path / "a").write_text("1")
+        words = "expected a new or empty output folder"
+        with pytest.raises(InputError, match=words), replacing(tmp_path):
+            pytest.fail("the block must not run")
+        assert (tmp_path / "a").read_text() == "1"
+
+
+class InputErrorTest:
+    def test_message_is_one_line(self):
+        assert str(InputError("first\n\n   second\r\n")) == "first second"
+        assert isinstance(InputError("a"), ValueError)

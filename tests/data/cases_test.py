@@ -1,0 +1,321 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from data.cases import CaseFiles, find_cases, load_case, write_case_classes
+from data.errors import InputError
+from data.writers import write_volume
+
+SHAPE = (5, 7, 11)
+SPACING = (2.0, 0.75, 0.5)
+CLASSES = ("ellipsoid", "cuboid")
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+def shared(name):
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    return path
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def instances():
+    """Ids 9 (12 voxels), 2 (2 voxels) and 70000 (1 voxel)."""
+    ids = np.zeros(SHAPE, np.int32)
+    ids[0:3, 1:3, 4:6] = 9
+    ids[4, 6, 0:2] = 2
+    ids[0, 6, 10] = 70000
+    return ids
+
+
+def write_case(folder, labels, *, suffix=".npz", labels_spacing=SPACING, classes=None):
+    files = CaseFiles("a", folder / f"a_image{suffix}", folder / f"a_labels{suffix}", None)
+    write_volume(files.image, np.ones(SHAPE, np.int16), SPACING)
+    write_volume(files.labels, labels, labels_spacing)
+    if classes is not None:
+        (folder / "a_labels.json").write_text(json.dumps(classes))
+    return files
+
+
+def load(files, *, labels="instances", classes=CLASSES, min_voxels=1):
+    return load_case(files, labels=labels, classes=classes, min_voxels=min_voxels)
+
+
+class FindCasesTest:
+    def test_image_and_label_folders(self, tmp_path):
+        touch(tmp_path, "images/b.nii.gz", "images/a.tif", "labels/a.npz", "labels/b.nii.gz")
+        touch(tmp_path, "labels/b.json", "images/._b.nii.gz", "images/LICENSE", "README.md")
+        cases = find_cases(tmp_path)
+        assert cases == [
+            CaseFiles("a", tmp_path / "images" / "a.tif", tmp_path / "labels" / "a.npz", None),
+            CaseFiles("b", tmp_path / "images" / "b.nii.gz", tmp_path / "labels" / "b.nii.gz", None),
+        ]
+
+    def test_side_by_side_and_split_in_the_name(self, tmp_path):
+        for name in ("d_test", "c_val", "b_train", "a"):
+            touch(tmp_path, f"{name}_image.nii", f"{name}_labels.tif", f"{name}_labels.json")
+        cases = find_cases(str(tmp_path))
+        assert [(case.name, case.split) for case in cases] == [
+            ("a", None),
+            ("b_train", "train"),
+            ("c_val", "val"),
+            ("d_test", "test"),
+        ]
+        assert cases[0].labels == tmp_path / "a_labels.tif"
+
+    def test_split_file_takes_case_and_file_names(self, tmp_path):
+        for name in ("a", "b", "c_val", "d_val", "e"):
+            touch(tmp_path, f"{name}_image.nii.gz", f"{name}_labels.nii.gz")
+        split = {"train": ["a", "b_image.nii.gz", "c_val_labels"], "test": []}
+        (tmp_path / "split.json").write_text(json.dumps(split))
+        splits = [case.split for case in find_cases(tmp_path)]
+        assert splits == ["train", "train", "train", "val", None]
+
+    @pytest.mark.parametrize(
+        ("names", "words"),
+        [
+            ([], "got no volumes"),
+            (["images/a.tif"], "labels: expected a folder of volumes, got no such folder"),
+            (["images/x.txt", "labels/x.txt"], "got no volumes"),
+            (
+                ["images/a.tif", "images/b.tif", "labels/b.tif"],
+                "expected one label file for every image, got none for a.tif",
+            ),
+            (
+                ["images/b.tif", "labels/a.tif", "labels/b.tif"],
+                "expected one image for every label file, got none for a.tif",
+            ),
+            (["a_image.tif"], "expected one label file for every image, got none for a_image.tif"),
+            (["a_image.tif", "mask.tif"], "mask.tif: expected the name <case>_image or"),
+            (["images/a.tif", "images/a.npz", "labels/a.tif"], "one file for 'a', got a.npz too"),
+            (["a_image.nrrd", "a_labels.nrrd"], r"expected a volume file \(.*'a_image.nrrd'"),
+        ],
+    )
+    def test_folders_that_hold_no_cases(self, tmp_path, names, words):
+        touch(tmp_path, *names)
+        with pytest.raises(InputError, match=words):
+            find_cases(tmp_path)
+
+    def test_many_lonely_files_are_shortened(self, tmp_path):
+        touch(tmp_path, "labels/z.txt", *(f"images/{i}.tif" for i in range(8)))
+        with pytest.raises(InputError, match=r"0.tif, 1.tif, 2.tif, 3.tif, 4.tif and 3 more"):
+            find_cases(tmp_path)
+
+    def test_missing_folder(self, tmp_path):
+        with pytest.raises(InputError, match=r"nowhere: expected a folder of volumes, got no such"):
+            find_cases(tmp_path / "nowhere")
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ('{"train": ["a", "x", "y.tif"]}', "names of cases in its folder, got x, y.tif"),
+            ('{"train": ["a"], "val": ["a_image.tif"]}', "a in one split, got train and val"),
+            ('{"training": ["a"]}', "expected lists of names for .*'train'.* got training"),
+            ('{"train": "a"}', "expected lists of names"),
+            ('["a"]', "expected a JSON object, got list"),
+            ('{"train": ["a"', "cannot be read as JSON"),
+        ],
+    )
+    def test_split_file_that_does_not_fit(self, tmp_path, text, words):
+        touch(tmp_path, "a_image.tif", "a_labels.tif")
+        (tmp_path / "split.json").write_text(text)
+        with pytest.raises(InputError, match=words):
+            find_cases(tmp_path)
+
+
+class LoadInstancesTest:
+    def test_ids_are_relabelled_in_ascending_order(self, tmp_path):
+        table = {"9": "cuboid", "2": 1, "70000": "ellipsoid", "5": "cuboid"}
+        case, dropped = load(write_case(tmp_path, instances(), classes=table))
+        expected = np.zeros(SHAPE, np.int32)
+        for new_id, old_id in enumerate((2, 9, 70000), start=1):
+            expected[instances() == old_id] = new_id
+        assert case.instance_ids.dtype == case.class_ids.dtype == np.int32
+        np.testing.assert_array_equal(case.instance_ids, expected)
+        np.testing.assert_array_equal(case.class_ids, [1, 2, 1])
+        assert (case.attributes.shape, case.attributes.dtype) == ((3, 0), np.float32)
+        assert dropped == {"below_min_voxels": 0}
+        assert (case.name, case.source) == ("a", str(tmp_path / "a_image.npz"))
+        np.testing.assert_array_equal(case.volume.spacing, SPACING)
+        assert case.volume.array.dtype == np.int16
+
+    def test_small_instances_become_background_and_are_counted(self, tmp_path):
+        table = {"9": 2, "2": 1, "70000": 1}
+        files = write_case(tmp_path, instances(), classes=table)
+        case, dropped = load(files, min_voxels=3)
+        np.testing.assert_array_equal(case.instance_ids, instances() == 9)
+        np.testing.assert_array_equal(case.class_ids, [2])
+        assert dropped == {"below_min_voxels": 2}
+        assert load(files, min_voxels=2)[1] == {"below_min_voxels": 1}
+
+    def test_one_class_needs_no_json(self, tmp_path):
+        case, _ = load(write_case(tmp_path, instances()), classes=("cell",))
+        np.testing.assert_array_equal(case.class_ids, [1, 1, 1])
+
+    @pytest.mark.parametrize("kind", ["instances", "semantic"])
+    def test_no_objects(self, tmp_path, kind):
+        case, dropped = load(write_case(tmp_path, np.zeros(SHAPE, np.uint8)), labels=kind)
+        assert case.instance_ids.shape == SHAPE
+        assert not case.instance_ids.any()
+        assert (case.class_ids.shape, case.attributes.shape) == ((0,), (0, 0))
+        assert dropped == {"below_min_voxels": 0}
+
+    @pytest.mark.parametrize("dtype", ["float32", "int64", "uint64", "bool"])
+    def test_any_dtype_that_holds_integers(self, tmp_path, dtype):
+        labels = (instances() == 9).astype(dtype)
+        files = write_case(tmp_path, labels)
+        np.savez(files.labels, labels=labels, spacing=SPACING)
+        case, _ = load(files, classes=("cell",))
+        np.testing.assert_array_equal(case.instance_ids, instances() == 9)
+
+    def test_single_channel_is_dropped(self, tmp_path):
+        case, _ = load(write_case(tmp_path, instances()[..., None]), classes=("cell",))
+        assert case.instance_ids.shape == SHAPE
+
+    def test_class_files_that_write_case_classes_makes(self, tmp_path):
+        ids = np.where(instances() == 9, 2, instances() == 2).astype(np.int32)
+        files = write_case(tmp_path, ids)
+        write_case_classes(tmp_path / "a_labels.json", ["cuboid", "ellipsoid"])
+        assert json.loads((tmp_path / "a_labels.json").read_text()) == {
+            "1": "cuboid",
+            "2": "ellipsoid",
+        }
+        np.testing.assert_array_equal(load(files)[0].class_ids, [2, 1])
+
+    def test_small_instance_without_class_is_no_less_wrong(self, tmp_path):
+        files = write_case(tmp_path, instances(), classes={"9": 1, "2": 1})
+        with pytest.raises(InputError, match="none for 70000"):
+            load(files, min_voxels=5)
+
+    @pytest.mark.parametrize(
+        ("table", "words"),
+        [
+            ({"9": 1, "2": 1}, "a_labels.json: expected a class for every id .* none for 70000"),
+            ({"9": "pyramid"}, r"id 9: .* \('ellipsoid', 'cuboid'\) .* 1..2, got 'pyramid'"),
+            ({"9": 3}, "a_labels.json: id 9: .* got 3"),
+            ({"9": 0}, "got 0"),
+            ({"9": True}, "got True"),
+            ({"9": None}, "got None"),
+            ({"9": [1]}, r"got \[1\]"),
+            ({"nine": 1}, "expected instance ids as keys, got 'nine'"),
+            ([1, 2], "expected a JSON object, got list"),
+            (None, "expected a_labels.json beside it"),
+        ],
+    )
+    def test_classes_that_do_not_fit(self, tmp_path, table, words):
+        with pytest.raises(InputError, match=words):
+            load(write_case(tmp_path, instances(), classes=table))
+
+
+class LoadSemanticTest:
+    def test_touching_corners_are_one_object_but_other_values_are_not(self, tmp_path):
+        labels = np.zeros(SHAPE, np.uint8)
+        labels[0, 0, 0] = labels[1, 1, 1] = 2  # 26-connected
+        labels[1, 1, 2] = 1
+        labels[4, 6, 8:11] = 2
+        case, dropped = load(write_case(tmp_path, labels), labels="semantic")
+        assert dropped == {"below_min_voxels": 0}
+        groups = {(int(case.class_ids[i - 1]), int(np.sum(case.instance_ids == i))) for i in (1, 2, 3)}
+        assert groups == {(2, 2), (1, 1), (2, 3)}
+        assert case.instance_ids.max() == len(case.class_ids) == 3
+        assert case.instance_ids[0, 0, 0] == case.instance_ids[1, 1, 1]
+        np.testing.assert_array_equal(case.instance_ids > 0, labels > 0)
+
+    def test_small_components(self, tmp_path):
+        labels = np.zeros(SHAPE, np.uint8)
+        labels[0, 0, 0] = 1
+        labels[4, 6, 8:11] = 2
+        case, dropped = load(write_case(tmp_path, labels), labels="semantic", min_voxels=2)
+        np.testing.assert_array_equal(case.instance_ids, labels == 2)
+        np.testing.assert_array_equal(case.class_ids, [2])
+        assert dropped == {"below_min_voxels": 1}
+
+    def test_value_without_class(self, tmp_path):
+        files = write_case(tmp_path, np.full(SHAPE, 3, np.uint8))
+        with pytest.raises(InputError, match=r"expected labels 0..2 .*'cuboid'.*, got 3"):
+            load(files, labels="semantic")
+
+
+class LoadCaseGridTest:
+    def test_other_shape(self, tmp_path):
+        files = write_case(tmp_path, np.zeros((7, 5, 11), np.uint8))
+        with pytest.raises(InputError, match=r"image.npz and .*labels.npz: .*\(5, 7, 11\) and \(7"):
+            load(files)
+
+    def test_spacing(self, tmp_path):
+        files = write_case(tmp_path, instances(), labels_spacing=(2.0, 0.75, 0.5001))
+        assert load(files, classes=("cell",))[0].class_ids.shape == (3,)
+        files = write_case(tmp_path, instances(), labels_spacing=(2.0, 0.5, 0.75))
+        with pytest.raises(InputError, match=r"\[2.0, 0.75, 0.5\] and \[2.0, 0.5, 0.75\] mm"):
+            load(files, classes=("cell",))
+
+    def test_flipped_nifti(self, tmp_path):
+        files = write_case(tmp_path, instances(), suffix=".nii")
+        image = SimpleITK.ReadImage(str(files.labels))
+        image.SetDirection([-1, 0, 0, 0, 1, 0, 0, 0, 1])
+        SimpleITK.WriteImage(image, str(files.labels))
+        with pytest.raises(InputError, match="expected one orientation, got two"):
+            load(files, classes=("cell",))
+
+    @pytest.mark.parametrize(
+        ("labels", "words"),
+        [
+            (np.full(SHAPE, 0.5), "expected integer labels, got fractions or NaN"),
+            (np.full(SHAPE, np.nan), "expected integer labels, got fractions or NaN"),
+            (np.full(SHAPE, np.inf), "got inf to inf"),
+            (np.full(SHAPE, -1), r"expected labels in 0..2\^63 - 1, got -1 to -1"),
+            (np.zeros((*SHAPE, 2)), r"expected labels with 3 axes, got sizes \(5, 7, 11, 2\)"),
+        ],
+    )
+    def test_values_that_are_no_labels(self, tmp_path, labels, words):
+        with pytest.raises(InputError, match=words):
+            load(write_case(tmp_path, labels))
+
+    def test_unknown_kind(self, tmp_path):
+        files = write_case(tmp_path, instances())
+        with pytest.raises(ValueError, match="must be 'instances' or 'semantic', got 'panoptic'"):
+            load(files, labels="panoptic")
+
+
+class SharedFoldersTest:
+    def test_hippocampus(self):
+        cases = find_cases(shared("msd_hippocampus"))
+        assert len(cases) == 234
+        assert sum(case.split == "train" for case in cases) == 208
+        assert sum(case.split == "val" for case in cases) == 26
+        case, dropped = load(cases[0], labels="semantic", classes=("anterior", "posterior"), min_voxels=10)
+        assert case.name == "hippocampus_001"
+        assert sorted(case.class_ids.tolist()) == [1, 2]
+        assert dropped == {"below_min_voxels": 0}
+
+    def test_nuclei(self):
+        cases = find_cases(shared("nuclei"))
+        assert [case.split for case in cases] == ["train", "train", "train", "val"]
+        loaded = [load(case, classes=("nucleus",))[0] for case in cases]
+        counts = {case.name: len(case.class_ids) for case in loaded}
+        assert counts == {
+            "embryo_16cell_train": 16,
+            "monolayer_left_train": 10,
+            "ovule_1135_train": 44,
+            "ovule_1135_val": 18,
+        }
+        for case in loaded:
+            assert len(np.unique(case.instance_ids)) == len(case.class_ids) + 1
+
+    def test_ms_lesions(self):
+        folder = shared("ms_lesions") / "patient26"
+        files = CaseFiles("p26", folder / "flair.nii.gz", folder / "lesions.nii.gz", "val")
+        case, dropped = load(files, labels="semantic", classes=("lesion",), min_voxels=4)
+        sizes = np.bincount(case.instance_ids.ravel())[1:]
+        assert sizes.min() >= 4
+        assert len(sizes) == len(case.class_ids)
+        assert dropped["below_min_voxels"] > 0
