@@ -1,0 +1,1 @@
+"""How good the detections are: average precision, and pictures to look at."""
