@@ -1,0 +1,1 @@
+"""Pure functions on tensors: TensorFlow and NumPy only."""

@@ -1,0 +1,25 @@
+"""Where tiles of one size lie so that they cover a volume."""
+
+import tensorflow as tf
+
+
+def tile_starts(shape, patch, overlap):
+    """Corners of a grid of tiles that covers a volume, evenly spread.
+
+    Args:
+      shape: [3] int32, (Z, Y, X) of the volume.
+      patch: (z, y, x) of a tile.
+      overlap: (z, y, x) voxels that neighbouring tiles share at least; less than patch.
+
+    Returns:
+      [N, 3] int32 corners in C order. An axis no longer than the patch has the one start 0; elsewhere the first tile
+      starts at 0 and the last one ends with the volume.
+    """
+    axes = [_axis_starts(shape[a], patch[a], overlap[a]) for a in range(3)]
+    return tf.reshape(tf.stack(tf.meshgrid(*axes, indexing="ij"), axis=-1), [-1, 3])
+
+
+def _axis_starts(size, patch, overlap):
+    last = tf.maximum(tf.cast(size, tf.int32) - patch, 0)
+    steps = -(-last // (patch - overlap))  # ceil: steps between the first and the last tile
+    return tf.range(steps + 1) * last // tf.maximum(steps, 1)

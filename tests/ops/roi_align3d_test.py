@@ -1,0 +1,413 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import ndimage
+
+from ops.roi_align3d import multilevel_roi_align3d, roi_align3d, roi_levels
+from tests import reference
+
+SHAPE = (5, 7, 11)
+STRIDE = (1, 2, 4)
+EXTENT = np.multiply(SHAPE, STRIDE)
+OUTPUT = (2, 3, 4)
+PERMUTATIONS = [(2, 0, 1), (1, 2, 0), (0, 2, 1)]
+FEATURES = tf.TensorSpec([None, None, None, None, 3], tf.float32)
+BOXES = tf.TensorSpec([None, None, 6], tf.float32)
+
+
+def random_features(rng, batch=2, shape=SHAPE, channels=3):
+    return rng.normal(size=(batch, *shape, channels)).astype(np.float32)
+
+
+def random_rois(rng, batch=2, num=4, extent=EXTENT):
+    return reference.random_boxes(rng, batch * num, extent).reshape(batch, num, 6)
+
+
+class RoiAlign3dTest:
+    def test_hand_values_on_a_ramp(self):
+        z, y, x = np.meshgrid(*[np.arange(5.0)] * 3, indexing="ij")
+        features = (25 * z + 5 * y + x)[None, ..., None].astype(np.float32)
+        boxes = tf.constant([[[1.0, 1, 1, 3, 3, 3]]])
+        result = roi_align3d(features, boxes, output_size=4, stride=1)
+        i, j, k = np.meshgrid(*[np.arange(4.0)] * 3, indexing="ij")
+        expected = 23.25 + 12.5 * i + 2.5 * j + 0.5 * k
+        assert result.shape == (1, 1, 4, 4, 4, 1)
+        np.testing.assert_allclose(result[0, 0, ..., 0], expected, rtol=1e-5)
+        np.testing.assert_allclose(result[0, 0, -1, -1, -1, 0], 69.75, rtol=1e-5)
+
+    def test_box_on_whole_cells_returns_them(self):
+        features = random_features(np.random.default_rng(0), batch=1)
+        boxes = tf.constant([[[1.0, 2, 4, 3, 8, 20]]])  # cells 1:3, 1:4 and 1:5
+        result = roi_align3d(features, boxes, output_size=OUTPUT, stride=STRIDE, sampling_ratio=1)
+        np.testing.assert_allclose(result[0, 0], features[0, 1:3, 1:4, 1:5], atol=1e-5)
+
+    @pytest.mark.parametrize("sampling_ratio", [1, 2, 3])
+    def test_equals_reference(self, sampling_ratio):
+        rng = np.random.default_rng(sampling_ratio)
+        features, boxes = random_features(rng, channels=2), random_rois(rng, num=3)
+        settings = {"output_size": OUTPUT, "stride": STRIDE, "sampling_ratio": sampling_ratio}
+        np.testing.assert_allclose(
+            roi_align3d(features, boxes, **settings),
+            reference.roi_align3d(features, boxes, **settings),
+            atol=2e-5,
+        )
+
+    @pytest.mark.parametrize(
+        "box",
+        [
+            [-3.0, -4, -9, 2, 5, 9],  # over the lower corner
+            [3.0, 9, 30, 9, 20, 60],  # over the upper corner
+            [-2.0, -5, -11, 8, 21, 57],  # around everything
+            [-20.0, 1, 1, 40, 3, 5],  # most samples outside
+            [2.0, 3, 5, 2.01, 3.01, 5.01],  # far smaller than a cell
+        ],
+    )
+    def test_odd_boxes_equal_reference(self, box):
+        features = random_features(np.random.default_rng(4), batch=1, channels=2)
+        boxes = np.array([[box]], np.float32)
+        settings = {"output_size": OUTPUT, "stride": STRIDE}
+        np.testing.assert_allclose(
+            roi_align3d(features, boxes, **settings),
+            reference.roi_align3d(features, boxes, **settings),
+            atol=2e-5,
+        )
+
+    def test_box_over_many_cells_equals_reference(self):
+        # Two samples per axis of forty cells: the cells in between are not looked at.
+        features = random_features(np.random.default_rng(5), batch=1, shape=(9, 40, 23), channels=1)
+        boxes = np.array([[[0, 0, 0, 9, 40, 23], [0.3, 1.7, 2.1, 8.2, 39, 22]]], np.float32)
+        settings = {"output_size": (1, 2, 3), "stride": (1, 1, 1), "sampling_ratio": 1}
+        np.testing.assert_allclose(
+            roi_align3d(features, boxes, **settings),
+            reference.roi_align3d(features, boxes, **settings),
+            atol=2e-5,
+        )
+
+    def test_grid_of_one_cell_equals_reference(self):
+        features = random_features(np.random.default_rng(6), batch=1, shape=(1, 1, 3), channels=2)
+        boxes = np.array([[[0, 0, 0, 1, 2, 12], [0.5, -1, 3, 1.5, 3, 14]]], np.float32)
+        settings = {"output_size": OUTPUT, "stride": STRIDE}
+        np.testing.assert_allclose(
+            roi_align3d(features, boxes, **settings),
+            reference.roi_align3d(features, boxes, **settings),
+            atol=2e-5,
+        )
+
+    def test_equals_scipy_interpolation(self):
+        rng = np.random.default_rng(7)
+        features, boxes = random_features(rng, batch=1, channels=1), random_rois(rng, 1, 30)
+        result = roi_align3d(features, boxes, output_size=OUTPUT, stride=STRIDE)[0, ..., 0].numpy()
+        for box, values in zip(boxes[0], result, strict=True):
+            positions = [
+                lo + (np.arange(2 * n) + 0.5) / (2 * n) * (hi - lo)
+                for lo, hi, n in zip(box[:3], box[3:], OUTPUT, strict=True)
+            ]
+            index = [p / s - 0.5 for p, s in zip(positions, STRIDE, strict=True)]
+            samples = ndimage.map_coordinates(
+                features[0, ..., 0], np.meshgrid(*index, indexing="ij"), order=1, mode="nearest"
+            )
+            means = samples.reshape(2, 2, 3, 2, 4, 2).mean(axis=(1, 3, 5))
+            np.testing.assert_allclose(values, means, atol=2e-5)
+
+    @pytest.mark.parametrize(
+        ("centre", "expected"),
+        [
+            (0.5, 1.0),
+            (0.0, 1.0),  # between border and centre of the first cell: clamped
+            (-0.49, 1.0),
+            (-0.51, 0.0),  # more than one cell from the centre of the first
+            (3.5, 4.0),
+            (4.49, 4.0),
+            (4.51, 0.0),
+            (2.0, 2.5),
+        ],
+    )
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_samples_outside_the_grid(self, axis, centre, expected):
+        features = np.moveaxis(np.arange(1.0, 5.0).reshape(1, 4, 1, 1, 1), 1, axis + 1)
+        lo, hi = np.zeros(3), np.ones(3)
+        lo[axis], hi[axis] = centre - 0.001, centre + 0.001
+        boxes = np.concatenate([lo, hi]).reshape(1, 1, 6).astype(np.float32)
+        result = roi_align3d(features.astype(np.float32), boxes, output_size=1, stride=1, sampling_ratio=1)
+        np.testing.assert_allclose(np.ravel(result), [expected], atol=1e-5)
+
+    @pytest.mark.parametrize("axes", PERMUTATIONS)
+    def test_permuted_axes_permute_the_output(self, axes):
+        rng = np.random.default_rng(8)
+        features, boxes = random_features(rng), random_rois(rng)
+        result = roi_align3d(
+            np.transpose(features, (0, *[a + 1 for a in axes], 4)),
+            reference.permute_boxes(boxes, axes),
+            output_size=[OUTPUT[a] for a in axes],
+            stride=[STRIDE[a] for a in axes],
+        )
+        plain = roi_align3d(features, boxes, output_size=OUTPUT, stride=STRIDE)
+        expected = np.transpose(plain, (0, 1, *[a + 2 for a in axes], 5))
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+
+    def test_flipped_volume_flips_the_output(self):
+        rng = np.random.default_rng(9)
+        features, boxes = random_features(rng), random_rois(rng)
+        flipped = np.concatenate([EXTENT - boxes[..., 3:], EXTENT - boxes[..., :3]], axis=-1)
+        settings = {"output_size": OUTPUT, "stride": STRIDE}
+        result = roi_align3d(features[:, ::-1, ::-1, ::-1].copy(), flipped.astype(np.float32), **settings)
+        expected = roi_align3d(features, boxes, **settings)[:, :, ::-1, ::-1, ::-1]
+        np.testing.assert_allclose(result, expected, atol=1e-4)
+
+    def test_constant_features_stay_constant(self):
+        boxes = random_rois(np.random.default_rng(10), num=20)
+        result = roi_align3d(tf.fill([2, *SHAPE, 1], 3.0), boxes, output_size=OUTPUT, stride=STRIDE)
+        np.testing.assert_allclose(result, np.full((2, 20, *OUTPUT, 1), 3.0), rtol=1e-5)
+
+    def test_integer_sizes_mean_equal_triples(self):
+        rng = np.random.default_rng(11)
+        features, boxes = random_features(rng), random_rois(rng, extent=np.multiply(SHAPE, 2))
+        np.testing.assert_array_equal(
+            roi_align3d(features, boxes, output_size=3, stride=2),
+            roi_align3d(features, boxes, output_size=(3, 3, 3), stride=(2, 2, 2)),
+        )
+
+    @pytest.mark.parametrize("empty", [[0, 0, 0, 0, 0, 0], [1, 2, 3, 1, 5, 9], [1, 2, 3, 4, 5, 3], [3, 2, 3, 2, 5, 9]])
+    def test_empty_box_is_zero_and_has_no_gradient(self, empty):
+        features = tf.constant(random_features(np.random.default_rng(12)))
+        boxes = tf.constant([[empty], [empty]], tf.float32)
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            result = roi_align3d(features, boxes, output_size=OUTPUT, stride=STRIDE)
+            loss = tf.reduce_sum(result)
+        np.testing.assert_array_equal(result, np.zeros((2, 1, *OUTPUT, 3)))
+        gradient = tape.gradient(loss, features)
+        np.testing.assert_array_equal(tf.convert_to_tensor(gradient), np.zeros(features.shape))
+
+    def test_no_boxes(self):
+        features = tf.constant(random_features(np.random.default_rng(13)))
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            result = roi_align3d(features, tf.zeros([2, 0, 6]), output_size=OUTPUT, stride=STRIDE)
+            loss = tf.reduce_sum(result)
+        assert result.shape == (2, 0, *OUTPUT, 3)
+        gradient = tf.convert_to_tensor(tape.gradient(loss, features))
+        np.testing.assert_array_equal(gradient, np.zeros(features.shape))
+
+    def test_gradient_equals_finite_differences(self):
+        rng = np.random.default_rng(14)
+        features = tf.constant(random_features(rng, shape=(2, 3, 4), channels=1))
+        boxes = random_rois(rng, num=2, extent=(2, 6, 16))
+        boxes[1, 1] = boxes[1, 0]  # two rois that share their cells
+        boxes[0, 1] = [-1, -1, -3, 4, 7, 9]
+        settings = {"output_size": (1, 3, 2), "stride": STRIDE, "sampling_ratio": 1}
+        weights = rng.normal(size=(2, 2, 1, 3, 2, 1))
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            result = roi_align3d(features, boxes, **settings)
+            loss = tf.reduce_sum(weights.astype(np.float32) * result)
+        expected = reference.finite_differences(
+            lambda f: (weights * reference.roi_align3d(f, boxes, **settings)).sum(), features
+        )
+        assert np.any(expected != 0)
+        gradient = tf.convert_to_tensor(tape.gradient(loss, features))
+        np.testing.assert_allclose(gradient, expected, atol=1e-4)
+
+    def test_gradient_is_the_transpose_of_the_forward_pass(self):
+        # The op is linear in the features: <w, op(f)> = <gradient, f>.
+        rng = np.random.default_rng(15)
+        features = tf.constant(random_features(rng))
+        boxes = random_rois(rng, num=9)
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            result = roi_align3d(features, boxes, output_size=OUTPUT, stride=STRIDE)
+            weights = rng.normal(size=result.shape).astype(np.float32)
+            loss = tf.reduce_sum(weights * result)
+        gradient = tf.convert_to_tensor(tape.gradient(loss, features))
+        np.testing.assert_allclose(tf.reduce_sum(gradient * features), loss, rtol=1e-3)
+
+    def test_no_gradient_to_boxes(self):
+        rng = np.random.default_rng(16)
+        features, boxes = random_features(rng), tf.constant(random_rois(rng))
+        with tf.GradientTape() as tape:
+            tape.watch(boxes)
+            result = roi_align3d(features, boxes, output_size=OUTPUT, stride=STRIDE)
+            loss = tf.reduce_sum(result)
+        gradient = tape.gradient(loss, boxes, unconnected_gradients="zero")
+        np.testing.assert_array_equal(gradient, np.zeros(boxes.shape))
+
+    def test_unknown_sizes_equal_eager(self):
+        rng = np.random.default_rng(17)
+        settings = {"output_size": OUTPUT, "stride": STRIDE}
+        compiled = tf.function(
+            lambda features, boxes: roi_align3d(features, boxes, **settings),
+            input_signature=[FEATURES, BOXES],
+        )
+        for batch, num, shape in [(2, 4, SHAPE), (1, 0, SHAPE), (3, 1, (4, 2, 3))]:
+            features = random_features(rng, batch, shape)
+            boxes = random_rois(rng, batch, num, np.multiply(shape, STRIDE))
+            result = compiled(features, boxes)
+            assert result.shape == (batch, num, *OUTPUT, 3)
+            np.testing.assert_allclose(result, roi_align3d(features, boxes, **settings), atol=1e-5)
+
+
+LEVELS = {
+    "strides": [(2, 4, 4), (4, 8, 8), (8, 16, 16)],
+    "canonical_size": (16, 32, 32),
+    "canonical_level": 1,
+}
+
+
+def sized_boxes(*sizes):
+    """Boxes [N, 6] of the given sizes, off the origin."""
+    lo = np.tile([3.0, 5.0, 7.0], (len(sizes), 1))
+    return np.concatenate([lo, lo + sizes], axis=-1).astype(np.float32)
+
+
+def level_features(rng, batch=2, channels=3):
+    """Feature maps of a 40 x 56 x 88 volume at the strides of LEVELS."""
+    return [random_features(rng, batch, n, channels) for n in [(20, 14, 22), (10, 7, 11), (5, 4, 6)]]
+
+
+class RoiLevelsTest:
+    @pytest.mark.parametrize(
+        ("size", "level"),
+        [
+            ((16, 32, 32), 1),  # the canonical size itself
+            ((32, 64, 64), 2),
+            ((15.9, 31.9, 31.9), 0),
+            ((31.9, 63.9, 63.9), 1),
+            ((64, 32, 16), 1),  # the volume of the canonical size
+            ((30, 60, 60), 1),
+            ((33, 65, 65), 2),
+            ((15, 30, 30), 0),
+            ((8.5, 17, 17), 0),
+            ((1, 1, 1), 0),  # below the finest level
+            ((160, 320, 320), 2),  # above the coarsest
+        ],
+    )
+    def test_twice_the_size_is_one_level_up(self, size, level):
+        result = roi_levels(sized_boxes(size), num_levels=3, **LEVELS)
+        np.testing.assert_array_equal(result, [level])
+        assert result.dtype == tf.int32
+
+    def test_exact_doublings_are_safe_from_rounding(self):
+        rng = np.random.default_rng(6)
+        for canonical_size in rng.uniform(3, 100, (20, 3)):
+            sizes = np.multiply.outer([0.25, 0.5, 1.0, 2.0], canonical_size)
+            settings = {**LEVELS, "canonical_size": tuple(canonical_size.tolist()), "canonical_level": 2}
+            result = roi_levels(sized_boxes(*sizes), num_levels=3, **settings)
+            np.testing.assert_array_equal(result, [0, 1, 2, 2])
+
+    @pytest.mark.parametrize(("growth", "level"), [(1.0, 0), (1.58, 0), (1.6, 1), (2.5, 1), (2.6, 2)])
+    def test_levels_follow_the_mean_stride(self, growth, level):
+        # Strides grow along y and x alone: 2^(2/3) = 1.587 in the mean.
+        strides = [(2, 4, 4), (2, 8, 8), (2, 16, 16)]
+        result = roi_levels(
+            sized_boxes(np.array([16.0, 32, 32]) * growth),
+            num_levels=3,
+            strides=strides,
+            canonical_size=(16, 32, 32),
+            canonical_level=0,
+        )
+        np.testing.assert_array_equal(result, [level])
+
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_every_axis_counts(self, axis):
+        small, large = np.array([17.0, 34, 34]), np.array([17.0, 34, 34])
+        large[axis] *= 64
+        result = roi_levels(sized_boxes(small, large), num_levels=3, **LEVELS).numpy()
+        assert result[0] == 1
+        assert result[1] == 2
+
+    def test_grows_with_the_box(self):
+        sizes = np.linspace(0.05, 8, 200)[:, None] * [16, 32, 32]
+        result = roi_levels(sized_boxes(*sizes), num_levels=3, **LEVELS).numpy()
+        assert np.all(np.diff(result) >= 0)
+        np.testing.assert_array_equal(np.unique(result), [0, 1, 2])
+
+    @pytest.mark.parametrize("axes", PERMUTATIONS)
+    def test_permuted_axes_change_nothing(self, axes):
+        rng = np.random.default_rng(0)
+        boxes = reference.random_boxes(rng, 60, (64, 128, 128))
+        permuted = {
+            "strides": [[stride[a] for a in axes] for stride in LEVELS["strides"]],
+            "canonical_size": [LEVELS["canonical_size"][a] for a in axes],
+            "canonical_level": 1,
+        }
+        result = roi_levels(reference.permute_boxes(boxes, axes), num_levels=3, **permuted)
+        np.testing.assert_array_equal(result, roi_levels(boxes, num_levels=3, **LEVELS))
+        assert len(np.unique(result)) == 3
+
+    def test_empty_and_padding_boxes_are_of_the_finest_level(self):
+        boxes = tf.constant([[0.0] * 6, [1, 2, 3, 1, 99, 99], [5, 5, 5, 1, 1, 1]])
+        np.testing.assert_array_equal(roi_levels(boxes, num_levels=3, **LEVELS), [0, 0, 0])
+
+    def test_leading_dimensions(self):
+        boxes = np.tile(sized_boxes((17, 34, 34), (1, 1, 1)), (3, 2, 1, 1))
+        result = roi_levels(boxes, num_levels=3, **LEVELS)
+        np.testing.assert_array_equal(result, np.tile([1, 0], (3, 2, 1)))
+        assert roi_levels(tf.zeros([2, 0, 6]), num_levels=3, **LEVELS).shape == (2, 0)
+
+
+class MultilevelRoiAlign3dTest:
+    def test_every_roi_comes_from_its_level(self):
+        rng = np.random.default_rng(1)
+        features = level_features(rng)
+        boxes = random_rois(rng, 2, 15, (40, 56, 88))
+        boxes[:, 3] = [0, 0, 0, 40, 56, 88]
+        boxes[:, 7] = 0
+        levels = roi_levels(boxes, num_levels=3, **LEVELS).numpy()
+        assert len(np.unique(levels)) == 3
+        result = multilevel_roi_align3d(features, boxes, output_size=OUTPUT, **LEVELS)
+        assert result.shape == (2, 15, *OUTPUT, 3)
+        for level, (maps, stride) in enumerate(zip(features, LEVELS["strides"], strict=True)):
+            single = roi_align3d(maps, boxes, output_size=OUTPUT, stride=stride)
+            here = levels == level
+            np.testing.assert_allclose(result.numpy()[here], single.numpy()[here], atol=1e-5)
+        np.testing.assert_array_equal(result[:, 7], np.zeros((2, *OUTPUT, 3)))
+
+    def test_gradient_reaches_only_the_level_of_the_roi(self):
+        features = [tf.constant(f) for f in level_features(np.random.default_rng(2), batch=1)]
+        boxes = sized_boxes((17, 34, 34))[None]
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            result = multilevel_roi_align3d(features, boxes, output_size=OUTPUT, **LEVELS)
+            loss = tf.reduce_sum(result)
+        gradients = tape.gradient(loss, features, unconnected_gradients="zero")
+        sums = [float(tf.reduce_sum(tf.convert_to_tensor(gradient))) for gradient in gradients]
+        # Every bin is a mean of cells with weights that sum to one: 24 bins, 3 channels.
+        np.testing.assert_allclose(sums, [0, 72, 0], atol=1e-3)
+
+    @pytest.mark.parametrize("num", [0, 3])
+    def test_nothing_there_is_zero_with_zero_gradient(self, num):
+        features = [tf.constant(f) for f in level_features(np.random.default_rng(3))]
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            result = multilevel_roi_align3d(features, tf.zeros([2, num, 6]), output_size=OUTPUT, **LEVELS)
+            loss = tf.reduce_sum(result)
+        np.testing.assert_array_equal(result, np.zeros((2, num, *OUTPUT, 3)))
+        for gradient in tape.gradient(loss, features, unconnected_gradients="zero"):
+            gradient = tf.convert_to_tensor(gradient)
+            np.testing.assert_array_equal(gradient, np.zeros(gradient.shape))
+
+    def test_single_level_is_roi_align(self):
+        rng = np.random.default_rng(4)
+        features, boxes = random_features(rng), random_rois(rng)
+        result = multilevel_roi_align3d(
+            [features],
+            boxes,
+            strides=[STRIDE],
+            output_size=OUTPUT,
+            canonical_size=(16, 16, 16),
+            canonical_level=0,
+        )
+        expected = roi_align3d(features, boxes, output_size=OUTPUT, stride=STRIDE)
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+
+    def test_unknown_sizes_equal_eager(self):
+        rng = np.random.default_rng(5)
+        compiled = tf.function(
+            lambda a, b, c, boxes: multilevel_roi_align3d([a, b, c], boxes, output_size=OUTPUT, **LEVELS),
+            input_signature=[FEATURES] * 3 + [BOXES],
+        )
+        for batch, num in [(2, 6), (1, 0), (3, 1)]:
+            features = level_features(rng, batch)
+            boxes = random_rois(rng, batch, num, (40, 56, 88))
+            expected = multilevel_roi_align3d(features, boxes, output_size=OUTPUT, **LEVELS)
+            np.testing.assert_allclose(compiled(*features, boxes), expected, atol=1e-5)
