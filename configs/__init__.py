@@ -1,0 +1,1 @@
+"""Experiments: every setting in `schema`, one file per experiment."""

@@ -1,0 +1,86 @@
+"""What every `*_main.py` shares: the `--config` flag, and errors of the user's making as one line with exit code 2."""
+
+import logging
+import os
+import sys
+
+# TensorFlow reads these when it is first imported; a main imports this module before it.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TFA_DISABLE_WARNINGS", "1")
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from configs.schema import Config, from_json
+from data.errors import InputError
+
+DEFAULT_CONFIG = "configs/shapes_small.py"
+
+
+def define_config_flag():
+    """Defines `--config=FILE.py` with its `--config.path.to.field=value` overrides."""
+    return config_flags.DEFINE_config_file("config", DEFAULT_CONFIG, "experiment: what to do")
+
+
+def resolve(flag):
+    """The validated Config of a parsed `--config` flag.
+
+    Raises:
+      InputError: the file is missing, is no config, or a value is not what the schema expects.
+    """
+    try:
+        config = flag.value
+        if not isinstance(config, Config):
+            # A file that could not be read comes as an object that raises OSError on any access.
+            getattr(config, "validate")  # noqa: B009
+            raise InputError(f"--config: expected get_config() to return a Config, came {type(config).__name__}")
+        return config.validate()
+    except (OSError, ValueError) as error:
+        raise InputError(_one_line(error)) from error
+
+
+def read_config(text):
+    """The Config of an earlier run from its JSON text; InputError where it is of another version."""
+    try:
+        return from_json(text)
+    except ValueError as error:
+        raise InputError(_one_line(error)) from error
+
+
+def run(main):
+    """Parses flags and runs `main()`; the process exits with 0, or with 2 after one line on stderr."""
+    logging.captureWarnings(True)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
+
+
+def _guarded(main, argv):
+    try:
+        if len(argv) > 1:
+            raise InputError(f"expected flags only, came {' '.join(argv[1:])!r}")
+        return main()
+    except InputError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parse_flags(argv):
+    """absl's parser, but a misspelt flag, config field or wrong type ends in one line."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, SyntaxError) as error:
+        _fail(error)
+
+
+def _fail(error):
+    print(f"error: {_one_line(error)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _one_line(error):
+    # A KeyError's str() is the repr of its message; a config file's error carries a whole traceback, its cause last.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if "Traceback" in text else " ".join(lines)

@@ -1,0 +1,15 @@
+"""PLACEHOLDER-DOC"""
+
+from configs import schema
+
+
+def get_config():
+    """Synthetic shapes as first defined: 128^3 voxels, 3 to 20 objects, contrast 0.02 to 0.10."""
+    config = schema.Config(name="shapes")
+    config.data.records = "runs/shapes/records"
+    config.input.patch_size = (128, 128, 128)
+    config.input.shuffle_buffer = 64
+    config.model.anchors.sizes = ((16.0, 24.0), (32.0, 44.0), (60.0, 80.0))
+    config.model.rois.canonical_size = (40.0, 40.0, 40.0)
+    config.train.steps = 6000
+    return config
