@@ -1,0 +1,196 @@
+"""Random views of an example: crops, flips, quarter turns, intensities and mosaics.
+
+An example is a dict with volume [Z, Y, X, C] float32, instance_ids [Z, Y, X] int32 (n + 1 is instance n), class_ids [N]
+int32 and attributes [N, T] float32; other keys pass through. Boxes do not appear: they are computed from the ids when
+all is done. A seed is an int32 [2] tensor, and equal seeds give equal results.
+"""
+
+import math
+
+import tensorflow as tf
+
+
+def crop(example, patch_size, foreground, seed):
+    """Cuts a patch at random.
+
+    Args:
+      example: see above.
+      patch_size: (z, y, x). An axis on which the volume is shorter is padded by zeros on both sides.
+      foreground: probability that the patch holds a voxel, drawn uniformly, of an instance, drawn uniformly, at a
+        place of the patch that is uniform as far as the volume reaches. Otherwise, and where there are no instances,
+        the patch is uniform in the volume.
+      seed: int32 [2].
+
+    Returns:
+      The example with volume [*patch_size, C] and instance_ids [*patch_size]; instances outside of it have no voxels.
+    """
+    ids = example["instance_ids"]
+    seeds = tf.random.experimental.stateless_split(seed, 3)
+    shape = tf.shape(ids)
+    size = tf.minimum(shape, patch_size)
+    place = tf.random.stateless_uniform([3], seeds[0])
+    num_instances = tf.shape(example["class_ids"])[0]
+    wants_foreground = tf.random.stateless_uniform([], seeds[1]) < foreground
+    lowest, highest = tf.cond(
+        wants_foreground & (num_instances > 0),
+        lambda: _corners_around_instance(ids, num_instances, size, seeds[2]),
+        lambda: (tf.zeros(3, tf.int32), shape - size),
+    )
+    span = tf.cast(highest - lowest + 1, tf.float32)
+    # The product may round up to the span itself.
+    start = tf.minimum(lowest + tf.cast(place * span, tf.int32), highest)
+    return _window(example, start, size, patch_size)
+
+
+def fit(example, size):
+    """Cuts the middle of an example, or pads it by zeros on both sides, to `size` (z, y, x)."""
+    shape = tf.shape(example["instance_ids"])
+    kept = tf.minimum(shape, size)
+    return _window(example, (shape - kept) // 2, kept, size)
+
+
+def flip(example, axes, seed):
+    """Mirrors an example on each of its axes with probability 1/2.
+
+    Args:
+      example: see above.
+      axes: three booleans (z, y, x), which axes may be mirrored.
+      seed: int32 [2].
+    """
+    if not any(axes):
+        return example
+    coins = tf.random.stateless_uniform([3], seed) < 0.5
+    return _reverse(example, coins & tf.constant(axes))
+
+
+def rotate90(example, planes, seed):
+    """Turns an example by a rotation drawn uniformly from all that quarter turns in `planes` generate.
+
+    Args:
+      example: see above, with static sizes that are equal within every plane.
+      planes: pairs of axes; () leaves the example as it is.
+      seed: int32 [2].
+
+    Raises:
+      ValueError: a plane whose sizes differ.
+    """
+    if not planes:
+        return example
+    shape = example["instance_ids"].shape
+    for a, b in planes:
+        if shape[a] is None or shape[a] != shape[b]:
+            raise ValueError(f"rotate90 needs equal sizes on the axes {(a, b)}, got {tuple(shape)}")
+    orders, mirrors = zip(*_rotations(planes), strict=True)
+    choice = tf.random.stateless_uniform([], seed, maxval=len(orders), dtype=tf.int32)
+    order, mirrored = tf.constant(orders)[choice], tf.constant(mirrors)[choice]
+    volume, ids = example["volume"], example["instance_ids"]
+    turned = {
+        **example,
+        "volume": tf.ensure_shape(tf.transpose(volume, tf.concat([order, [3]], 0)), volume.shape),
+        "instance_ids": tf.ensure_shape(tf.transpose(ids, order), shape),
+    }
+    return _reverse(turned, mirrored)
+
+
+def jitter(volume, scale, shift, noise, seed):
+    """Changes contrast, brightness and noise of a normalised volume, each channel on its own.
+
+    Args:
+      volume: [Z, Y, X, C] float32.
+      scale: s, the volume is multiplied by U(1 - s, 1 + s).
+      shift: s, U(-s, s) is added.
+      noise: s, white noise of standard deviation U(0, s) is added.
+      seed: int32 [2].
+
+    Returns:
+      [Z, Y, X, C] float32.
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 3)
+    draws = tf.random.stateless_uniform([3, tf.shape(volume)[3]], seeds[0], -1.0, 1.0)
+    volume = volume * (1.0 + scale * draws[0]) + shift * draws[1]
+    if noise > 0:  # A Python number: volumes without noise do not pay for drawing it.
+        volume += tf.random.stateless_normal(tf.shape(volume), seeds[1]) * noise * tf.abs(draws[2])
+    return volume
+
+
+def mosaic(examples, grid):
+    """Joins examples of one size into a single one.
+
+    Args:
+      examples: dict of stacked examples: volume [n, Z, Y, X, C], instance_ids [n, Z, Y, X], class_ids [n, N] and
+        attributes [n, N, T], where an example with fewer than N instances is padded.
+      grid: (z, y, x) examples per axis, n in all, filled in row-major order.
+
+    Returns:
+      dict: volume [z * Z, y * Y, x * X, C], instance_ids of that size, class_ids [n * N], attributes [n * N, T].
+    """
+    class_ids, attributes = examples["class_ids"], examples["attributes"]
+    num_slots = tf.shape(class_ids)[1]
+    offsets = tf.range(math.prod(grid)) * num_slots
+    ids = examples["instance_ids"]
+    ids = tf.where(ids > 0, ids + offsets[:, tf.newaxis, tf.newaxis, tf.newaxis], 0)
+    return {
+        "volume": _tile(examples["volume"], grid),
+        "instance_ids": _tile(ids[..., tf.newaxis], grid)[..., 0],
+        "class_ids": tf.reshape(class_ids, [-1]),
+        "attributes": tf.reshape(attributes, [math.prod(grid) * num_slots, tf.shape(attributes)[2]]),
+    }
+
+
+def _corners_around_instance(ids, num_instances, size, seed):
+    """Lowest and highest corner ([3] int32 each) of the patches of `size` that hold one voxel of one instance.
+
+    An instance without voxels counts as one that has the volume's first voxel.
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    shape = tf.shape(ids)
+    instance = 1 + tf.random.stateless_uniform([], seeds[0], maxval=num_instances, dtype=tf.int32)
+    voxels = tf.where(tf.reshape(ids, [-1]) == instance)[:, 0]
+    row = tf.random.stateless_uniform([], seeds[1], maxval=tf.maximum(tf.size(voxels), 1), dtype=tf.int32)
+    voxels = tf.cond(tf.size(voxels) > 0, lambda: voxels, lambda: tf.zeros([1], tf.int64))
+    point = tf.unravel_index(tf.cast(voxels[row], tf.int32), shape)
+    return tf.maximum(point - size + 1, 0), tf.minimum(point, shape - size)
+
+
+def _window(example, start, size, padded_size):
+    """Cuts [start, start + size) and pads it to the static `padded_size`, centred."""
+    missing = tf.constant(padded_size) - size
+    before = missing // 2
+    padding = tf.stack([before, missing - before], axis=1)
+    volume = tf.slice(example["volume"], tf.concat([start, [0]], 0), tf.concat([size, [-1]], 0))
+    volume = tf.pad(volume, tf.concat([padding, [[0, 0]]], 0))
+    ids = tf.pad(tf.slice(example["instance_ids"], start, size), padding)
+    return {
+        **example,
+        "volume": tf.ensure_shape(volume, [*padded_size, example["volume"].shape[3]]),
+        "instance_ids": tf.ensure_shape(ids, padded_size),
+    }
+
+
+def _reverse(example, mirrored):
+    """Mirrors the axes where the [3] bool tensor `mirrored` is True."""
+    axes = tf.cast(tf.where(mirrored)[:, 0], tf.int32)
+    # Reversing x with a channel axis behind it takes longer than reversing every channel on its own.
+    channels = [tf.reverse(channel, axes) for channel in tf.unstack(example["volume"], axis=-1)]
+    return {**example, "volume": tf.stack(channels, axis=-1), "instance_ids": tf.reverse(example["instance_ids"], axes)}
+
+
+def _rotations(planes):
+    """All rotations that quarter turns in `planes` generate: (order of axes, axes mirrored afterwards) each."""
+    found = [((0, 1, 2), (False, False, False))]
+    for order, mirrored in found:  # Grows while new ones turn up.
+        for a, b in planes:
+            order_, mirrored_ = list(order), list(mirrored)
+            order_[a], order_[b] = order[b], order[a]
+            mirrored_[a], mirrored_[b] = not mirrored[b], mirrored[a]
+            if (tuple(order_), tuple(mirrored_)) not in found:
+                found.append((tuple(order_), tuple(mirrored_)))
+    return found
+
+
+def _tile(volumes, grid):
+    """[n, Z, Y, X, C] volumes side by side: [z * Z, y * Y, x * X, C]."""
+    sizes, channels = volumes.shape[1:4], volumes.shape[4]
+    blocks = tf.reshape(volumes, [*grid, *sizes, channels])
+    joined = tf.transpose(blocks, [0, 3, 1, 4, 2, 5, 6])
+    return tf.reshape(joined, [g * s for g, s in zip(grid, sizes, strict=True)] + [channels])

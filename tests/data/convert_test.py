@@ -1,0 +1,289 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import schema
+from data import convert, records, synthetic
+from data.cases import find_cases, write_case_classes
+from data.errors import InputError
+from data.readers import read_volume
+from data.writers import write_volume
+
+SHAPE = (9, 11, 14)
+
+
+def synthetic_config(records_folder="unused", **changes):
+    settings = {"shape": SHAPE, "count": (0, 3), "base_size": 2.0, "num_train": 3, "num_val": 2, "num_test": 1}
+    return schema.Data(records=str(records_folder), synthetic=schema.Synthetic(**{**settings, **changes}))
+
+
+def folder_config(source, **changes):
+    return schema.Data(source=str(source), **{"classes": ("cell",), **changes})
+
+
+def write_cases(folder, names, *, channels=1, shape=SHAPE):
+    """A folder of cases with one cell of 8 voxels and one of a single voxel."""
+    for number, name in enumerate(names):
+        rng = np.random.default_rng(number)
+        image = rng.integers(0, 1000, (*shape, channels)).astype(np.uint16)
+        ids = np.zeros(shape, np.int32)
+        ids[1:3, 1:3, 1:3] = 7
+        ids[6, 7, 8] = 3
+        write_volume(folder / f"{name}_image.nii.gz", image[..., 0] if channels == 1 else image, (2.0, 1.0, 0.5))
+        write_volume(folder / f"{name}_labels.nii.gz", ids.astype(np.uint8), (2.0, 1.0, 0.5))
+
+
+def read_records(folder):
+    """{split: list of parsed records} of a folder."""
+    manifest = records.read_manifest(folder)
+    return {
+        split: [
+            {key: value.numpy() for key, value in records.parse(record).items()}
+            for shard in shards
+            for record in tf.data.TFRecordDataset(os.path.join(folder, shard["file"]))
+        ]
+        for split, shards in manifest["shards"].items()
+    }
+
+
+class SyntheticTest:
+    def test_records_hold_the_drawn_volumes_in_consecutive_ranges(self, tmp_path):
+        config = synthetic_config()
+        convert.convert(config, tmp_path / "out", progress=False)
+        found = read_records(tmp_path / "out")
+        assert {split: len(cases) for split, cases in found.items()} == {"train": 3, "val": 2, "test": 1}
+        for index, case in enumerate(found["train"] + found["val"] + found["test"]):
+            image, ids, class_ids = synthetic.shapes(0, index, shape=SHAPE, count=(0, 3), base_size=2.0)
+            np.testing.assert_array_equal(case["volume"][..., 0], image)
+            np.testing.assert_array_equal(case["instance_ids"], ids)
+            np.testing.assert_array_equal(case["class_ids"], class_ids)
+            assert case["name"].decode() == f"shapes_0_{index:05d}"
+
+    def test_manifest(self, tmp_path):
+        config = synthetic_config()
+        manifest = convert.convert(config, tmp_path / "out", progress=False)
+        assert records.read_manifest(tmp_path / "out") == manifest
+        records.check_shards(tmp_path / "out", manifest)
+        records.check_matches(manifest, config.classes, 1)
+        assert manifest["source"] == "synthetic:shapes"
+        assert manifest["num_cases"] == {"train": 3, "val": 2, "test": 1}
+        assert manifest["largest_shape"] == list(SHAPE)
+        assert manifest["spacing_median"] == [1.0, 1.0, 1.0]
+        assert manifest["num_attributes"] == 0
+        found = read_records(tmp_path / "out")
+        assert manifest["max_instances"] == max(len(case["class_ids"]) for cases in found.values() for case in cases)
+        for split, cases in found.items():
+            counts = np.bincount(np.concatenate([case["class_ids"] for case in cases]), minlength=4)[1:]
+            assert manifest["num_instances"][split] == dict(zip(synthetic.SHAPES, counts.tolist(), strict=True))
+            assert sum(shard["records"] for shard in manifest["shards"][split]) == len(cases)
+
+    def test_classes_in_another_order_are_translated(self, tmp_path):
+        config = synthetic_config()
+        usual = [case.class_ids for _, case, _ in convert.cases(config)]
+        config.classes = ("pyramid", "ellipsoid", "cuboid")
+        other = [case.class_ids for _, case, _ in convert.cases(config)]
+        assert sum(len(ids) for ids in usual) > 3
+        for ours, theirs in zip(usual, other, strict=True):
+            np.testing.assert_array_equal(np.array([0, 2, 3, 1])[ours], theirs)
+
+    def test_small_instances_are_taken_out_and_counted(self):
+        config = synthetic_config(count=(3, 3))
+        everything = [case for _, case, _ in convert.cases(config)]
+        config.min_voxels = 40
+        total = 0
+        for whole, (_, case, dropped) in zip(everything, convert.cases(config), strict=True):
+            kept = np.flatnonzero(np.bincount(whole.instance_ids.ravel())[1:] >= 40) + 1
+            assert dropped == {"below_min_voxels": len(whole.class_ids) - len(kept)}
+            np.testing.assert_array_equal(case.class_ids, whole.class_ids[kept - 1])
+            for new, old in enumerate(kept, start=1):
+                np.testing.assert_array_equal(case.instance_ids == new, whole.instance_ids == old)
+            total += len(kept)
+        assert 0 < total < sum(len(case.class_ids) for case in everything)
+
+    @pytest.mark.parametrize(
+        ("field", "value", "words"),
+        [
+            ("source", "synthetic:tubes", "expected a folder or synthetic:shapes, came 'synthetic:tubes'"),
+            ("classes", ("ellipsoid", "cube"), r"data.classes: .*came \('ellipsoid', 'cube'\)"),
+            ("synthetic", schema.Synthetic(num_train=0, num_val=0, num_test=0), "at least one case, came none"),
+        ],
+    )
+    def test_settings_that_do_not_fit(self, tmp_path, field, value, words):
+        config = synthetic_config()
+        setattr(config, field, value)
+        with pytest.raises(InputError, match=words):
+            convert.convert(config, tmp_path / "out", progress=False)
+        assert list(tmp_path.iterdir()) == []
+
+
+class FolderTest:
+    def test_cases_split_by_name_keep_their_split(self, tmp_path):
+        write_cases(tmp_path / "in", ["a_train", "b_val"])
+        manifest = convert.convert(folder_config(tmp_path / "in", min_voxels=2), tmp_path / "out", progress=False)
+        assert manifest["num_cases"] == {"train": 1, "val": 1, "test": 0}
+        assert manifest["num_instances"]["train"] == {"cell": 1}
+        assert manifest["dropped"] == {"below_min_voxels": 2}
+        assert manifest["spacing_median"] == [2.0, 1.0, 0.5]
+        assert manifest["shards"]["test"] == []
+        case = read_records(tmp_path / "out")["val"][0]
+        assert (case["name"], case["source"]) == (b"b_val", b"b_val_image.nii.gz")
+        np.testing.assert_array_equal(case["spacing"], [2.0, 1.0, 0.5])
+        image = read_volume(tmp_path / "in" / "b_val_image.nii.gz").array
+        np.testing.assert_array_equal(case["volume"][..., 0], image)
+        assert np.argwhere(case["instance_ids"] == 1).tolist() == [
+            [z, y, x] for z in (1, 2) for y in (1, 2) for x in (1, 2)
+        ]
+
+    @pytest.mark.parametrize(
+        ("count", "fractions", "expected"),
+        [
+            (10, (0.8, 0.1, 0.1), (8, 1, 1)),
+            (4, (0.8, 0.1, 0.1), (3, 1, 0)),
+            (1, (0.8, 0.1, 0.1), (1, 0, 0)),
+            (3, (1.0, 0.0, 0.0), (3, 0, 0)),
+            (7, (0.0, 0.5, 0.5), (0, 4, 3)),
+            (0, (0.8, 0.1, 0.1), (0, 0, 0)),
+        ],
+    )
+    def test_drawn_splits_follow_the_fractions(self, count, fractions, expected):
+        config = schema.Data(split_fractions=fractions)
+        splits = convert._drawn_splits(count, config)
+        assert tuple(splits.count(split) for split in records.SPLITS) == expected
+        assert splits == convert._drawn_splits(count, config)
+
+    def test_another_seed_draws_another_split(self):
+        drawn = {tuple(convert._drawn_splits(10, schema.Data(split_seed=seed))) for seed in range(5)}
+        assert len(drawn) > 1
+
+    def test_cases_of_unequal_channels_are_refused(self, tmp_path):
+        write_cases(tmp_path / "in", ["a"])
+        write_cases(tmp_path / "in", ["b"], channels=2)
+        with pytest.raises(
+            InputError, match=r"case b: expected 1 channel\(s\) and 0 attributes as in case a, came 2 and"
+        ):
+            convert.convert(folder_config(tmp_path / "in"), tmp_path / "out", progress=False)
+        assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+    def test_a_class_that_the_config_does_not_know(self, tmp_path):
+        write_cases(tmp_path / "in", ["a"])
+        write_case_classes(tmp_path / "in" / "a_labels.json", ["cell"] * 2 + ["?"] * 4 + ["wall"])
+        with pytest.raises(InputError, match=r"a_labels.*(wall|\?)"):
+            convert.convert(folder_config(tmp_path / "in"), tmp_path / "out", progress=False)
+        assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+class OutputTest:
+    @pytest.mark.parametrize("write", [convert.convert, convert.write_files])
+    def test_a_folder_with_something_in_it_is_refused(self, tmp_path, write):
+        (tmp_path / "mine.txt").write_text("keep")
+        with pytest.raises(InputError, match="expected a new or empty output folder"):
+            write(synthetic_config(), tmp_path, progress=False)
+        assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+    @pytest.mark.parametrize("write", [convert.convert, convert.write_files])
+    def test_an_error_on_the_way_leaves_nothing(self, tmp_path, write, monkeypatch):
+        original = convert.synthetic.shapes
+
+        def failing(seed, index, **settings):
+            if index == 3:
+                raise OSError("disk full")
+            return original(seed, index, **settings)
+
+        monkeypatch.setattr(convert.synthetic, "shapes", failing)
+        with pytest.raises(OSError, match="disk full"):
+            write(synthetic_config(), tmp_path / "deep" / "out", progress=False)
+        assert list((tmp_path / "deep").iterdir()) == []
+
+    def test_an_empty_folder_is_filled(self, tmp_path):
+        (tmp_path / "out").mkdir()
+        manifest = convert.convert(synthetic_config(), tmp_path / "out", progress=False)
+        names = sorted(path.name for path in (tmp_path / "out").iterdir())
+        assert names == [
+            "manifest.json",
+            "test-00000-of-00001.tfrecord",
+            "train-00000-of-00001.tfrecord",
+            "val-00000-of-00001.tfrecord",
+        ]
+        assert manifest["shards"]["train"][0]["file"] == names[2]
+
+    def test_shards_stay_below_the_limit(self, tmp_path):
+        config = synthetic_config(shape=(70, 70, 70), count=(0, 0), num_train=7, num_val=0, num_test=0)
+        config.shard_megabytes = 1
+        shards = convert.convert(config, tmp_path / "out", progress=False)["shards"]["train"]
+        assert [shard["records"] for shard in shards] == [2, 2, 2, 1]  # 343 kB each
+        assert all((tmp_path / "out" / shard["file"]).stat().st_size == shard["bytes"] for shard in shards)
+
+    def test_conversion_of_written_files_equals_direct_conversion(self, tmp_path):
+        config = synthetic_config()
+        convert.convert(config, tmp_path / "direct", progress=False)
+        totals = convert.write_files(config, tmp_path / "files", progress=False)
+        assert totals["num_cases"] == {"train": 3, "val": 2, "test": 1}
+        assert json.loads((tmp_path / "files" / "split.json").read_text())["test"] == ["shapes_0_00005"]
+        assert len(find_cases(tmp_path / "files")) == 6
+        config.source = str(tmp_path / "files")
+        again = convert.convert(config, tmp_path / "again", progress=False)
+        for key in ("num_cases", "num_instances", "max_instances", "spacing_median", "largest_shape", "dropped"):
+            assert again[key] == totals[key]
+        direct, found = read_records(tmp_path / "direct"), read_records(tmp_path / "again")
+        for split, cases in direct.items():
+            for ours, theirs in zip(cases, found[split], strict=True):
+                for key in ours.keys() - {"source"}:
+                    np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
+
+    def test_half_precision_is_written_as_files_too(self, tmp_path):
+        (tmp_path / "in").mkdir()
+        image = np.linspace(0, 1, 5 * 7 * 11, dtype=np.float16).reshape(5, 7, 11)
+        np.savez(tmp_path / "in" / "a_image.npz", image=image)
+        np.savez(tmp_path / "in" / "a_labels.npz", labels=np.zeros((5, 7, 11), np.uint8))
+        convert.write_files(folder_config(tmp_path / "in"), tmp_path / "out", progress=False)
+        written = read_volume(tmp_path / "out" / "images" / "a.nii.gz").array
+        np.testing.assert_array_equal(written, image.astype(np.float32))
+
+
+class EnsureRecordsTest:
+    def test_draws_what_is_missing_and_reads_it_the_next_time(self, tmp_path):
+        config = synthetic_config(tmp_path / "records")
+        manifest = convert.ensure_records(config)
+        written = (tmp_path / "records" / "manifest.json").stat().st_mtime_ns
+        assert convert.ensure_records(config) == manifest
+        assert (tmp_path / "records" / "manifest.json").stat().st_mtime_ns == written
+
+    def test_records_of_other_settings_are_refused(self, tmp_path):
+        convert.ensure_records(synthetic_config(tmp_path / "records"))
+        with pytest.raises(InputError, match=r"came others \(num_train: 3 -> 4\); choose another data.records"):
+            convert.ensure_records(synthetic_config(tmp_path / "records", num_train=4))
+
+    def test_other_sources_are_not_converted_unasked(self, tmp_path):
+        config = folder_config(tmp_path, records=str(tmp_path / "records"))
+        with pytest.raises(InputError, match=r"no records at .*; make them with convert_main.py"):
+            convert.ensure_records(config)
+
+    def test_another_worker_may_be_faster(self, tmp_path, monkeypatch):
+        config = synthetic_config(tmp_path / "records")
+        original = convert.convert
+
+        def beaten(data_config, output):
+            original(data_config, output, progress=False)
+            raise OSError("Directory not empty")
+
+        monkeypatch.setattr(convert, "convert", beaten)
+        assert convert.ensure_records(config)["num_cases"]["train"] == 3
+
+    def test_a_folder_with_other_things_is_refused(self, tmp_path):
+        (tmp_path / "mine.txt").write_text("keep")
+        with pytest.raises(InputError, match="expected a new or empty output folder"):
+            convert.ensure_records(synthetic_config(tmp_path))
+
+
+class SummaryTest:
+    def test_says_what_is_there_and_what_is_not(self, tmp_path):
+        write_cases(tmp_path / "in", ["a_train", "b_val"])
+        manifest = convert.convert(folder_config(tmp_path / "in", min_voxels=2), tmp_path / "out", progress=False)
+        lines = convert.summary(manifest).splitlines()
+        assert lines[0].startswith("train: 1 cases, 1 instances (cell 1), 0.0 MB in 1 shard(s)")
+        assert lines[2] == "test: 0 cases, 0 instances (cell 0), 0.0 MB in 0 shard(s)"
+        assert lines[3].startswith("largest volume [9, 11, 14] voxels, median spacing [2.0, 1.0, 0.5] mm")
+        assert lines[4] == "left out: 2 instances (below_min_voxels)"

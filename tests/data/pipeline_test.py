@@ -1,0 +1,355 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import schema
+from data import convert, pipeline, records
+from data.errors import InputError
+from ops import masks
+
+SHAPE = (9, 11, 14)
+PATCH = (6, 8, 4)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder of 5 + 3 synthetic cases with its manifest; the training split is in several shards."""
+    folder = tmp_path_factory.mktemp("made") / "records"
+    return folder, make_records(folder, num_train=5, num_val=3, one_shard_each=True)
+
+
+def make_records(folder, *, num_train, num_val=0, one_shard_each=False, **settings):
+    settings = {"shape": SHAPE, "count": (1, 4), "base_size": 2.0, **settings}
+    synthetic = schema.Synthetic(num_train=num_train, num_val=num_val, num_test=0, **settings)
+    # A shard has one record at least, however low the limit.
+    config = schema.Data(synthetic=synthetic, shard_megabytes=0 if one_shard_each else 1)
+    return convert.convert(config, folder, progress=False)
+
+
+def input_config(**changes):
+    settings = {
+        "patch_size": PATCH,
+        "max_instances": 5,
+        "min_visible_voxels": 3,
+        "rotate_planes": (),
+        "shuffle_buffer": 4,
+    }
+    return schema.Input(**{**settings, **changes})
+
+
+PLAIN = {"flip_axes": (False,) * 3, "intensity_scale": 0.0, "intensity_shift": 0.0}
+
+
+def first(dataset, count):
+    return [{key: value.numpy() for key, value in batch.items()} for batch in dataset.take(count)]
+
+
+def assert_equal_batches(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+class TruthTest:
+    def ids(self):
+        ids = np.zeros(SHAPE, np.int32)
+        ids[2:4, 3:6, 5:9] = 1  # 24 voxels, whole
+        ids[0:1, 0:1, 0:2] = 3  # 2 voxels, cut
+        ids[5, 5, 5] = 4  # 1 voxel, whole
+        ids[7:9, 8:11, 10:14] = 5  # 24 voxels, cut
+        return ids
+
+    def found(self, *, max_instances=6, min_visible_voxels=3, ids=None):
+        class_ids = tf.constant([1, 2, 3, 1, 2])
+        attributes = tf.constant([[1.0], [2.0], [3.0], [4.0], [5.0]])
+        ids = tf.constant(self.ids() if ids is None else ids)
+        result = pipeline.truth(ids, class_ids, attributes, max_instances, min_visible_voxels)
+        return {key: value.numpy() for key, value in result.items()}
+
+    def test_slots_by_hand(self):
+        found = self.found()
+        np.testing.assert_array_equal(found["valid"], [True, True, True, False, False, False])
+        np.testing.assert_array_equal(found["class_ids"], [1, 2, 1, 0, 0, 0])
+        np.testing.assert_array_equal(found["attributes"][:, 0], [1, 5, 4, 0, 0, 0])
+        expected = np.zeros((6, 6), np.float32)
+        expected[:3] = [[2, 3, 5, 4, 6, 9], [7, 8, 10, 9, 11, 14], [5, 5, 5, 6, 6, 6]]
+        np.testing.assert_array_equal(found["boxes"], expected)
+        # Id 3 shows too little of itself; the single voxel of id 4 is all there is of it.
+        old = self.ids()
+        new = np.select([old == 1, old == 5, old == 4], [1, 2, 3], 0)
+        np.testing.assert_array_equal(found["instance_ids"], new)
+        assert found["instance_ids"].dtype == np.int32
+        assert found["class_ids"].dtype == np.int32
+
+    def test_a_cut_instance_counts_from_min_visible_voxels_on(self):
+        assert self.found(min_visible_voxels=2)["valid"].sum() == 4
+        assert self.found(min_visible_voxels=25)["valid"].sum() == 2
+
+    def test_the_largest_are_kept(self):
+        found = self.found(max_instances=1)
+        np.testing.assert_array_equal(found["boxes"], [[2, 3, 5, 4, 6, 9]])
+        np.testing.assert_array_equal(found["instance_ids"], self.ids() == 1)
+
+    @pytest.mark.parametrize("max_instances", [1, 4])
+    def test_no_instances_in_the_patch(self, max_instances):
+        found = self.found(max_instances=max_instances, ids=np.zeros(SHAPE, np.int32))
+        assert not any(value.any() for value in found.values())
+        assert found["boxes"].shape == (max_instances, 6)
+
+    def test_no_instances_at_all(self):
+        found = pipeline.truth(tf.zeros(SHAPE, tf.int32), tf.zeros([0], tf.int32), tf.zeros([0, 2]), 3, 1)
+        shapes = {key: tuple(value.shape) for key, value in found.items()}
+        assert shapes == {
+            "instance_ids": SHAPE,
+            "boxes": (3, 6),
+            "class_ids": (3,),
+            "attributes": (3, 2),
+            "valid": (3,),
+        }
+        assert not any(value.numpy().any() for value in found.values())
+
+    def test_eager_equals_function_of_unknown_shape(self):
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None, None, None], tf.int32),
+                tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([None, 1], tf.float32),
+            ]
+        )
+        def compiled(ids, class_ids, attributes):
+            return pipeline.truth(ids, class_ids, attributes, 6, 3)
+
+        attributes = tf.constant([[1.0], [2.0], [3.0], [4.0], [5.0]])
+        found = compiled(tf.constant(self.ids()), tf.constant([1, 2, 3, 1, 2]), attributes)
+        assert_equal_batches([{k: v.numpy() for k, v in found.items()}], [self.found()])
+
+
+class TrainBatchesTest:
+    @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1), (3, 2, 2)])
+    def test_static_shapes(self, made, mosaic):
+        batches = pipeline.train_batches(*made, input_config(mosaic=mosaic), batch_size=2, seed=0)
+        spec = {key: (tuple(value.shape), value.dtype.name) for key, value in batches.element_spec.items()}
+        assert spec == {
+            "volume": ((2, *PATCH, 1), "float32"),
+            "instance_ids": ((2, *PATCH), "int32"),
+            "boxes": ((2, 5, 6), "float32"),
+            "class_ids": ((2, 5), "int32"),
+            "attributes": ((2, 5, 0), "float32"),
+            "valid": ((2, 5), "bool"),
+        }
+
+    @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1)])
+    def test_truths_agree_with_the_ids(self, made, mosaic):
+        config = input_config(mosaic=mosaic, patch_size=(6, 8, 6), rotate_planes=((0, 2),))
+        num_truths = 0
+        for batch in first(pipeline.train_batches(*made, config, batch_size=2, seed=0), 20):
+            for ids, boxes, class_ids, valid in zip(
+                batch["instance_ids"], batch["boxes"], batch["class_ids"], batch["valid"], strict=True
+            ):
+                np.testing.assert_array_equal(boxes, masks.instance_boxes(tf.constant(ids), 5)[0])
+                assert set(np.unique(ids)) - {0} == set(np.flatnonzero(valid) + 1)
+                assert ((class_ids >= 1) == valid).all()
+                num_truths += valid.sum()
+        assert num_truths > 20
+
+    def test_same_seed_same_batches(self, made):
+        def batches(seed):
+            config = input_config(noise=0.3, patch_size=(6, 8, 6), rotate_planes=((0, 2),))
+            return first(pipeline.train_batches(*made, config, batch_size=2, seed=seed), 8)
+
+        ours = batches(3)
+        assert_equal_batches(ours, batches(3))
+        other = batches(4)
+        assert all((a["volume"] != b["volume"]).any() for a, b in zip(ours, other, strict=True))
+
+    def test_same_seed_same_mosaics(self, made):
+        def batches(seed):
+            config = input_config(mosaic=(1, 2, 2))
+            return first(pipeline.train_batches(*made, config, batch_size=1, seed=seed), 5)
+
+        assert_equal_batches(batches(3), batches(3))
+        assert (batches(3)[0]["volume"] != batches(4)[0]["volume"]).any()
+
+    def test_an_epoch_holds_every_case_once_and_comes_in_a_new_order(self, made):
+        config = input_config(patch_size=SHAPE, foreground=0.0, normalization="none", **PLAIN)
+        sums = [
+            float(b["volume"].sum()) for b in first(pipeline.train_batches(*made, config, batch_size=1, seed=0), 20)
+        ]
+        epochs = [sums[i : i + 5] for i in range(0, 20, 5)]
+        images = [pipeline.records.parse(r)["volume"].numpy().sum() for r in self.serialized(made)]
+        assert all(sorted(epoch) == sorted(map(float, images)) for epoch in epochs)
+        assert len({tuple(epoch) for epoch in epochs}) > 1
+
+    def serialized(self, made):
+        return tf.data.TFRecordDataset(records.shard_paths(*made, "train"))
+
+    def test_patches_are_normalised_by_their_whole_volume(self, made):
+        config = input_config(patch_size=SHAPE, **PLAIN)
+        for batch in first(pipeline.train_batches(*made, config, batch_size=1, seed=0), 5):
+            assert abs(batch["volume"].mean()) < 1e-4
+            assert batch["volume"].std() == pytest.approx(1.0, abs=1e-4)
+
+    def test_foreground_as_asked(self, made):
+        def share(foreground):
+            config = input_config(patch_size=(2, 2, 2), foreground=foreground, min_visible_voxels=1)
+            batches = first(pipeline.train_batches(*made, config, batch_size=10, seed=0), 8)
+            return np.mean([batch["valid"].any(axis=1) for batch in batches])
+
+        assert share(1.0) == 1.0
+        assert share(0.0) < 0.6
+
+    def test_volumes_smaller_than_the_patch(self, made):
+        config = input_config(patch_size=(12, 16, 16), rotate_planes=((1, 2),))
+        for batch in first(pipeline.train_batches(*made, config, batch_size=2, seed=0), 3):
+            assert batch["valid"].any(axis=1).all()
+            assert (batch["instance_ids"] > 0).any()
+
+    def test_volumes_without_instances(self, tmp_path):
+        manifest = make_records(tmp_path / "out", num_train=2, count=(0, 0))
+        for mosaic in ((1, 1, 1), (2, 2, 1)):
+            batches = pipeline.train_batches(
+                tmp_path / "out", manifest, input_config(mosaic=mosaic), batch_size=2, seed=0
+            )
+            batch = first(batches, 1)[0]
+            assert not batch["valid"].any()
+            assert not batch["boxes"].any()
+            assert not batch["instance_ids"].any()
+
+    def test_more_instances_than_slots(self, made):
+        config = input_config(patch_size=SHAPE, max_instances=1, **PLAIN)
+        for batch in first(pipeline.train_batches(*made, config, batch_size=1, seed=0), 5):
+            assert batch["valid"].tolist() == [[True]]
+            assert set(np.unique(batch["instance_ids"])) == {0, 1}
+
+    @pytest.mark.parametrize(("num_train", "one_shard_each", "workers"), [(4, True, 2), (3, True, 2), (3, False, 3)])
+    def test_workers_share_the_cases_among_them(self, tmp_path, num_train, one_shard_each, workers):
+        manifest = make_records(tmp_path / "out", num_train=num_train, one_shard_each=one_shard_each)
+        assert len(manifest["shards"]["train"]) == (num_train if one_shard_each else 1)
+        config = input_config(patch_size=SHAPE, normalization="none", **PLAIN)
+        shares = []
+        for worker in range(workers):
+            batches = pipeline.train_batches(
+                tmp_path / "out",
+                manifest,
+                config,
+                batch_size=1,
+                seed=0,
+                num_input_pipelines=workers,
+                input_pipeline_id=worker,
+            )
+            shares.append({float(batch["volume"].sum()) for batch in first(batches, 6)})
+        for a, b in itertools.combinations(shares, 2):
+            assert not a & b
+        assert len(set.union(*shares)) == num_train
+
+    def test_more_workers_than_cases(self, made):
+        with pytest.raises(InputError, match="expected a training case for each of 6 workers, came 5"):
+            pipeline.train_batches(*made, input_config(), batch_size=1, seed=0, num_input_pipelines=6)
+
+    def test_damaged_folders_are_refused_at_once(self, tmp_path):
+        manifest = make_records(tmp_path / "out", num_train=2, one_shard_each=True)
+        path = tmp_path / "out" / "train-00001-of-00002.tfrecord"
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1])
+        with pytest.raises(InputError, match=r"train-00001-of-00002.tfrecord: expected a shard of \d+ bytes, came"):
+            pipeline.train_batches(tmp_path / "out", manifest, input_config(), batch_size=1, seed=0)
+        path.unlink()
+        with pytest.raises(InputError, match="no such file"):
+            pipeline.train_batches(tmp_path / "out", manifest, input_config(), batch_size=1, seed=0)
+        path.write_bytes(whole)
+        first_shard = tmp_path / "out" / "train-00000-of-00002.tfrecord"
+        first_shard.write_bytes(b"\0" * first_shard.stat().st_size)
+        with pytest.raises(InputError, match=r"train-00000-of-00002.tfrecord: expected records of convert_main.py"):
+            pipeline.train_batches(tmp_path / "out", manifest, input_config(), batch_size=1, seed=0)
+
+    def test_a_split_without_cases(self, tmp_path):
+        manifest = make_records(tmp_path / "out", num_train=0, num_val=1)
+        with pytest.raises(InputError, match="expected cases in the split 'train', came none"):
+            pipeline.train_batches(tmp_path / "out", manifest, input_config(), batch_size=1, seed=0)
+
+
+class VolumesTest:
+    def test_whole_volumes_in_order(self, made):
+        folder, manifest = made
+        found = list(pipeline.volumes(folder, manifest, "val", input_config()))
+        assert [volume["name"] for volume in found] == [f"shapes_0_{i:05d}" for i in (5, 6, 7)]
+        serialized = tf.data.TFRecordDataset(records.shard_paths(folder, manifest, "val"))
+        for volume, record in zip(found, serialized, strict=True):
+            source = {key: value.numpy() for key, value in records.parse(record).items()}
+            expected = (source["volume"] - source["volume"].mean()) / source["volume"].std()
+            np.testing.assert_allclose(volume["volume"], expected, atol=1e-4)
+            for key in ("instance_ids", "class_ids", "attributes", "spacing", "affine"):
+                np.testing.assert_array_equal(volume[key], source[key])
+            for i, box in enumerate(volume["boxes"]):
+                places = np.argwhere(source["instance_ids"] == i + 1)
+                np.testing.assert_array_equal(box, [*places.min(0), *(places.max(0) + 1)])
+            assert volume["boxes"].shape == (len(source["class_ids"]), 6)
+
+    def test_mosaics_lose_no_case_and_are_the_same_every_time(self, made):
+        folder, manifest = made
+        size = SHAPE
+        config = input_config(patch_size=(size[0], 2 * size[1], size[2]), mosaic=(1, 2, 1))
+        found = list(pipeline.volumes(folder, manifest, "val", config))
+        assert [volume["name"] for volume in found] == ["mosaic_00000", "mosaic_00001"]
+        cases = list(pipeline.volumes(folder, manifest, "val", input_config()))
+        num_instances = [len(case["class_ids"]) for case in cases]
+        assert [len(v["class_ids"]) for v in found] == [num_instances[0] + num_instances[1], num_instances[2]]
+        for n, case in enumerate(cases):
+            tile = found[n // 2]["volume"][:, n % 2 * size[1] : (n % 2 + 1) * size[1]]
+            flips = itertools.product((1, -1), repeat=3)
+            assert sum(np.array_equal(tile[::a, ::b, ::c], case["volume"]) for a, b, c in flips) == 1
+        assert not found[1]["volume"][:, size[1] :].any()
+        for volume in found:
+            number = len(volume["class_ids"])
+            assert set(np.unique(volume["instance_ids"])) - {0} == set(range(1, number + 1))
+            boxes = masks.instance_boxes(tf.constant(volume["instance_ids"]), number)[0]
+            np.testing.assert_array_equal(volume["boxes"], boxes)
+            assert volume["affine"].shape == (4, 4)
+            np.testing.assert_array_equal(volume["spacing"], [1, 1, 1])
+        for ours, theirs in zip(found, pipeline.volumes(folder, manifest, "val", config), strict=True):
+            assert_equal_batches([ours], [theirs])
+
+    def test_mosaic_classes_go_with_their_instances(self, made):
+        folder, manifest = made
+        config = input_config(patch_size=(SHAPE[0], 3 * SHAPE[1], SHAPE[2]), mosaic=(1, 3, 1))
+        (found,) = pipeline.volumes(folder, manifest, "val", config)
+        kinds = set()
+        for case in pipeline.volumes(folder, manifest, "val", input_config()):
+            sizes = np.bincount(case["instance_ids"].ravel())[1:]
+            kinds |= set(zip(case["class_ids"].tolist(), sizes.tolist(), strict=True))
+        sizes = np.bincount(found["instance_ids"].ravel())[1:]
+        assert set(zip(found["class_ids"].tolist(), sizes.tolist(), strict=True)) == kinds
+
+    @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1)])
+    def test_no_instances(self, tmp_path, mosaic):
+        manifest = make_records(tmp_path / "out", num_train=1, count=(0, 0))
+        (found,) = pipeline.volumes(tmp_path / "out", manifest, "train", input_config(mosaic=mosaic))
+        assert found["boxes"].shape == (0, 6)
+        assert found["class_ids"].shape == (0,)
+        assert not found["instance_ids"].any()
+
+    def test_wrong_splits_are_refused_before_iterating(self, made):
+        with pytest.raises(InputError, match="expected a split out of train, val, test, came 'dev'"):
+            pipeline.volumes(*made, "dev", input_config())
+        with pytest.raises(InputError, match="'test', came none"):
+            pipeline.volumes(*made, "test", input_config())
+
+    def test_a_damaged_record_names_its_shard(self, tmp_path):
+        manifest = make_records(tmp_path / "out", num_train=3, one_shard_each=True)
+        path = tmp_path / "out" / "train-00001-of-00003.tfrecord"
+        data = bytearray(path.read_bytes())
+        data[100] ^= 255
+        path.write_bytes(data)
+        found = pipeline.volumes(tmp_path / "out", manifest, "train", input_config())
+        assert next(found)["name"] == "shapes_0_00000"
+        with pytest.raises(InputError, match=r"train-00001-of-00003.tfrecord: expected records of convert_main.py"):
+            next(found)
+
+    def test_another_number_of_channels_is_refused(self, made):
+        config = dataclasses.replace(input_config(), channels=2)
+        with pytest.raises(InputError, match=r"expected records of convert_main.py"):
+            next(pipeline.volumes(*made, "val", config))

@@ -1,0 +1,237 @@
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data import records
+from data.cases import Case
+from data.errors import InputError
+from data.readers import Volume, spacing_affine
+
+SHAPE = (5, 7, 11)
+
+
+def make_case(array=None, *, num_instances=2, num_attributes=0, name="a"):
+    """A case whose instances are z slices."""
+    array = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE) if array is None else array
+    spacing = np.array([2.5, 0.7, 0.3])
+    affine = spacing_affine(spacing)
+    affine[:3, 3] = [-10, 20, 30.5]
+    ids = np.zeros(array.shape[:3], np.int32)
+    for i in range(num_instances):
+        ids[i] = i + 1
+    attributes = np.arange(num_instances * num_attributes, dtype=np.float32).reshape(num_instances, num_attributes)
+    class_ids = np.arange(num_instances, dtype=np.int32) % 3 + 1
+    return Case(name, Volume(array, spacing, affine), ids, class_ids, attributes, "/some/folder/a.nii.gz")
+
+
+def parsed(case):
+    return {key: value.numpy() for key, value in tf.function(records.parse)(records.to_example(case)).items()}
+
+
+def write_manifest(folder, **changes):
+    shard = {"file": "train-00000-of-00001.tfrecord", "records": 2, "bytes": 0, "sha256": ""}
+    with tf.io.TFRecordWriter(str(folder / shard["file"])) as writer:
+        for name in "ab":
+            writer.write(records.to_example(make_case(name=name)))
+    shard["bytes"] = (folder / shard["file"]).stat().st_size
+    manifest = {
+        "format_version": records.FORMAT_VERSION,
+        "classes": ["cell", "nucleus"],
+        "channels": 1,
+        "num_cases": {"train": 2, "val": 0, "test": 0},
+        "shards": {"train": [shard], "val": [], "test": []},
+        **changes,
+    }
+    (folder / records.MANIFEST).write_text(json.dumps(manifest))
+    return manifest
+
+
+class RoundTripTest:
+    @pytest.mark.parametrize(
+        "dtype", ["uint8", "int8", "uint16", "int16", "int32", "int64", "float16", "float32", "float64", ">i2", ">f4"]
+    )
+    def test_voxels_come_back_from_their_own_dtype(self, dtype):
+        array = (np.arange(np.prod(SHAPE)) % 127 - (0 if "u" in dtype else 60)).astype(dtype).reshape(SHAPE)
+        record = tf.train.Example.FromString(records.to_example(make_case(array)))
+        stored = record.features.feature["volume_dtype"].bytes_list.value[0].decode()
+        assert stored == np.dtype(dtype).newbyteorder("=").name
+        np.testing.assert_array_equal(parsed(make_case(array))["volume"], array[..., np.newaxis].astype(np.float32))
+
+    @pytest.mark.parametrize(
+        ("array", "stored"),
+        [
+            (np.ones(SHAPE, bool), "uint8"),
+            (np.full(SHAPE, 70000, np.uint32), "int32"),
+            (np.full(SHAPE, 2**32 - 1, np.uint32), "int64"),
+            (np.full(SHAPE, 2**40, np.uint64), "int64"),
+            (np.full(SHAPE, 0.5, np.longdouble), "float64"),
+        ],
+    )
+    def test_other_dtypes_become_one_that_holds_them(self, array, stored):
+        record = tf.train.Example.FromString(records.to_example(make_case(array)))
+        assert record.features.feature["volume_dtype"].bytes_list.value[0].decode() == stored
+        assert parsed(make_case(array))["volume"][1, 2, 3, 0] == np.float32(array[1, 2, 3])
+
+    @pytest.mark.parametrize(
+        "array",
+        [np.full(SHAPE, 2**63 + 5, np.uint64), np.full(SHAPE, np.longdouble(1) / 3), np.full(SHAPE, 1j)],
+    )
+    def test_a_dtype_without_a_lossless_stand_in_is_refused(self, array):
+        with pytest.raises(InputError, match=rf"case a: expected voxels of uint8, .* came {array.dtype}"):
+            records.to_example(make_case(array))
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+    def test_voxels_beyond_float32_are_refused(self, value):
+        array = np.zeros(SHAPE)
+        array[1, 2, 3] = value
+        with pytest.raises(InputError, match="case a: expected finite voxels within float32"):
+            records.to_example(make_case(array))
+
+    def test_channels_are_kept(self):
+        array = np.random.default_rng(0).normal(size=(*SHAPE, 3)).astype(np.float32)
+        np.testing.assert_array_equal(parsed(make_case(array))["volume"], array)
+
+    def test_everything_else_comes_back(self):
+        case = make_case(num_instances=4, num_attributes=2)
+        found = parsed(case)
+        np.testing.assert_array_equal(found["instance_ids"], case.instance_ids)
+        np.testing.assert_array_equal(found["class_ids"], [1, 2, 3, 1])
+        np.testing.assert_array_equal(found["attributes"], case.attributes)
+        np.testing.assert_array_equal(found["spacing"], np.float32([2.5, 0.7, 0.3]))
+        np.testing.assert_array_equal(found["affine"], case.volume.affine.astype(np.float32))
+        np.testing.assert_array_equal(found["origin"], [0, 0, 0])
+        assert (found["name"], found["source"]) == (b"a", b"a.nii.gz")
+        kinds = {key: str(value.dtype) for key, value in found.items() if isinstance(value, np.ndarray)}
+        assert kinds == {
+            "volume": "float32",
+            "instance_ids": "int32",
+            "class_ids": "int32",
+            "attributes": "float32",
+            "spacing": "float32",
+            "affine": "float32",
+            "origin": "int32",
+        }
+
+    @pytest.mark.parametrize("largest", [1, 255, 256, 65535, 65536, 2**31 - 1])
+    def test_ids_of_any_size_come_back(self, largest):
+        case = make_case()
+        case.instance_ids[4, 6, 10] = largest
+        np.testing.assert_array_equal(parsed(case)["instance_ids"], case.instance_ids)
+
+    @pytest.mark.parametrize("num_attributes", [0, 3])
+    def test_no_instances(self, num_attributes):
+        found = parsed(make_case(num_instances=0, num_attributes=num_attributes))
+        assert found["class_ids"].shape == (0,)
+        assert found["attributes"].shape == (0, num_attributes)
+        assert found["instance_ids"].max() == 0
+
+    def test_a_record_beyond_two_gigabytes_is_refused(self, monkeypatch):
+        monkeypatch.setattr(records, "_MAX_RECORD_BYTES", 700)
+        with pytest.raises(InputError, match=r"case a: expected a volume below 2 GB, came 0\.0 GB"):
+            records.to_example(make_case())
+
+
+class ReadingTest:
+    def foreign(self):
+        feature = tf.train.Feature(int64_list=tf.train.Int64List(value=[3]))
+        return tf.train.Example(features=tf.train.Features(feature={"other": feature})).SerializeToString()
+
+    def changed(self, **features):
+        example = tf.train.Example.FromString(records.to_example(make_case()))
+        for name, value in features.items():
+            example.features.feature[name].bytes_list.value[0] = value
+        return example.SerializeToString()
+
+    def test_records_that_are_not_ours_end_in_one_line(self):
+        for record in (
+            b"nonsense",
+            self.foreign(),
+            self.changed(volume_dtype=b"bfloat16"),
+            self.changed(volume=b"cut"),
+        ):
+            words = r"^x.tfrecord: expected records of convert_main.py"
+            with pytest.raises(InputError, match=words) as caught, records.reading("x.tfrecord"):
+                records.parse(record)
+            assert "\n" not in str(caught.value)
+
+    def test_other_errors_pass(self):
+        with pytest.raises(KeyError), records.reading("x"):
+            raise KeyError("mine")
+
+
+class ManifestTest:
+    def test_missing_folder_says_how_to_make_it(self, tmp_path):
+        with pytest.raises(InputError, match=r"no records at .*none; make them with convert_main.py --output="):
+            records.read_manifest(tmp_path / "none")
+
+    @pytest.mark.parametrize("version", [0, records.FORMAT_VERSION + 1, None])
+    def test_another_format_version_is_refused(self, tmp_path, version):
+        write_manifest(tmp_path, format_version=version)
+        with pytest.raises(InputError, match=f"expected format version {records.FORMAT_VERSION}, came {version}"):
+            records.read_manifest(tmp_path)
+
+    @pytest.mark.parametrize(("text", "words"), [("{", "cannot be read as a manifest"), ("[]", "came None")])
+    def test_a_damaged_manifest_is_refused(self, tmp_path, text, words):
+        (tmp_path / records.MANIFEST).write_text(text)
+        with pytest.raises(InputError, match=words):
+            records.read_manifest(tmp_path)
+
+    def test_whole_shards_pass(self, tmp_path):
+        manifest = write_manifest(tmp_path)
+        assert records.read_manifest(tmp_path) == manifest
+        records.check_shards(tmp_path, manifest)
+
+    def test_a_missing_shard_is_named(self, tmp_path):
+        manifest = write_manifest(tmp_path)
+        (tmp_path / "train-00000-of-00001.tfrecord").unlink()
+        with pytest.raises(InputError, match=r"train-00000-of-00001.tfrecord: expected a shard of .* no such file"):
+            records.check_shards(tmp_path, manifest)
+
+    def test_a_shard_cut_anywhere_is_named_with_both_sizes(self, tmp_path):
+        manifest = write_manifest(tmp_path)
+        path = tmp_path / "train-00000-of-00001.tfrecord"
+        whole = path.read_bytes()
+        at_a_boundary = len(whole) // 2  # Two records of equal size.
+        assert len(list(tf.data.TFRecordDataset(str(path)))) == 2
+        for size in (0, at_a_boundary, len(whole) - 1):
+            path.write_bytes(whole[:size])
+            with pytest.raises(InputError, match=rf"expected a shard of {len(whole)} bytes, came {size};"):
+                records.check_shards(tmp_path, manifest)
+        path.write_bytes(whole[:at_a_boundary])
+        assert len(list(tf.data.TFRecordDataset(str(path)))) == 1  # TensorFlow itself says nothing.
+
+    def test_shard_paths(self, tmp_path):
+        manifest = write_manifest(tmp_path)
+        assert records.shard_paths(tmp_path, manifest, "train") == [str(tmp_path / "train-00000-of-00001.tfrecord")]
+        with pytest.raises(InputError, match="expected a split out of train, val, test, came 'dev'"):
+            records.shard_paths(tmp_path, manifest, "dev")
+        with pytest.raises(InputError, match=r"'val', came none \(cases: train 2, val 0, test 0\)"):
+            records.shard_paths(tmp_path, manifest, "val")
+
+    def test_other_classes_or_channels_are_refused(self, tmp_path):
+        manifest = write_manifest(tmp_path)
+        assert records.check_matches(manifest, ("cell", "nucleus"), 1) is None
+        with pytest.raises(InputError, match=r"classes \['nucleus', 'cell'\], came \['cell', 'nucleus'\]"):
+            records.check_matches(manifest, ("nucleus", "cell"), 1)
+        with pytest.raises(InputError, match=r"the config's 2 channel\(s\), came 1"):
+            records.check_matches(manifest, ("cell", "nucleus"), 2)
+
+
+class ShardWriterTest:
+    def test_rolls_before_a_shard_grows_too_large(self, tmp_path):
+        writer = records.ShardWriter(tmp_path, "val", max_bytes=100)
+        for size in (40, 28, 1, 200, 10):  # 16 more for the frame of each
+            writer.write(b"x" * size)
+        shards = writer.close()
+        assert [shard["file"] for shard in shards] == [f"val-0000{i}-of-00004.tfrecord" for i in range(4)]
+        assert [shard["records"] for shard in shards] == [2, 1, 1, 1]
+        assert [shard["bytes"] for shard in shards] == [100, 17, 216, 26]
+        assert [(tmp_path / shard["file"]).stat().st_size for shard in shards] == [100, 17, 216, 26]
+        assert len(shards[0]["sha256"]) == 64
+        assert len(list(tmp_path.iterdir())) == 4
+
+    def test_no_records_make_no_shards(self, tmp_path):
+        assert records.ShardWriter(tmp_path, "val", max_bytes=100).close() == []
+        assert list(tmp_path.iterdir()) == []
