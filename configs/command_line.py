@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 
 # TensorFlow reads these when it is first imported; a main imports this module before it.
@@ -20,7 +21,10 @@ DEFAULT_CONFIG = "configs/shapes_small.py"
 
 def define_config_flag():
     """Defines `--config=FILE.py` with its `--config.path.to.field=value` overrides."""
-    return config_flags.DEFINE_config_file("config", DEFAULT_CONFIG, "experiment: what to do")
+    # Without a default of its own: that would be loaded, and mistakes in overrides raised, before flags are parsed.
+    flag = config_flags.DEFINE_config_file("config", None, f"experiment: what to do (default: {DEFAULT_CONFIG})")
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])  # so that --help shows it
+    return flag
 
 
 def resolve(flag):
@@ -32,8 +36,7 @@ def resolve(flag):
     try:
         config = flag.value
         if not isinstance(config, Config):
-            # A file that could not be read comes as an object that raises OSError on any access.
-            getattr(config, "validate")  # noqa: B009
+            hasattr(config, "name")  # a file that could not be read comes as an object that raises OSError here
             raise InputError(f"--config: expected get_config() to return a Config, came {type(config).__name__}")
         return config.validate()
     except (OSError, ValueError) as error:
@@ -51,6 +54,8 @@ def read_config(text):
 def run(main):
     """Parses flags and runs `main()`; the process exits with 0, or with 2 after one line on stderr."""
     logging.captureWarnings(True)
+    if "config" in flags.FLAGS and not any(re.match("--?config(=|$)", argument) for argument in sys.argv[1:]):
+        sys.argv.insert(1, f"--config={DEFAULT_CONFIG}")
     absl_logging.set_verbosity(absl_logging.ERROR)
     app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
 

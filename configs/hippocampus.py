@@ -1,4 +1,4 @@
-"""PLACEHOLDER-DOC"""
+"""Command: Hardware: Time: Result:"""
 
 from configs import schema
 
