@@ -1,0 +1,1 @@
+"""3D Mask R-CNN: backbone, pyramid, proposals, heads, losses, detections."""

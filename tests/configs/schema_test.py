@@ -1,0 +1,258 @@
+import dataclasses
+import importlib
+import json
+import pathlib
+
+import pytest
+
+from configs import schema
+from tests import tiny
+
+FOLDER = pathlib.Path(schema.__file__).parent
+EXPERIMENTS = sorted({path.stem for path in FOLDER.glob("*.py")} - {"__init__", "schema", "command_line"})
+TRIPLE = "three integers >= 1 (z, y, x)"
+NUMBERS = "three numbers > 0 (z, y, x)"
+SHARE = "a number in [0, 1]"
+COARSEST = ((2, 2, 2), (2, 2, 2), (2, 2, 2))
+
+# Field, value, what the message expects, and, where the message names something else, that name and that value.
+WRONG = [
+    # Types.
+    ("name", 3, "str"),
+    ("data", {}, "Data"),
+    ("train.steps", 2.5, "int"),
+    ("train.steps", True, "int"),
+    ("train.learning_rate", "fast", "float"),
+    ("train.learning_rate", False, "float"),
+    ("input.patch_size", [64, 64, 64], "tuple"),
+    # data
+    ("data.classes", (), "at least one class"),
+    ("data.classes", ("a", "a"), "different, non-empty names"),
+    ("data.classes", ("a", ""), "different, non-empty names"),
+    ("data.labels", "masks", "one of instances, semantic"),
+    ("data.min_voxels", 0, ">= 1"),
+    ("data.shard_megabytes", 0, ">= 1"),
+    ("data.split_fractions", (0.8, 0.1), "three fractions (train, val, test) that add up to 1"),
+    ("data.split_fractions", (0.8, 0.1, 0.2), "three fractions (train, val, test) that add up to 1"),
+    ("data.split_fractions", (1.5, -0.5, 0.0), "three fractions (train, val, test) that add up to 1"),
+    ("data.split_fractions", ("a", "b", "c"), "three fractions (train, val, test) that add up to 1"),
+    ("data.synthetic.shape", (8, 8), TRIPLE),
+    ("data.synthetic.count", (5, 3), "(low, high) with 0 <= low <= high"),
+    ("data.synthetic.count", (5, "many"), "(low, high) with 0 <= low <= high"),
+    ("data.synthetic.contrast", (-0.1, 0.3), "(low, high) with 0 <= low <= high"),
+    ("data.synthetic.base_size", 0.0, "> 0"),
+    # input
+    ("input.patch_size", (64, 64), TRIPLE),
+    ("input.patch_size", (64, 64.0, 64), TRIPLE),
+    ("input.patch_size", (64, 0, 64), TRIPLE),
+    ("input.mosaic", (1, 1, 0), TRIPLE),
+    ("input.channels", 0, ">= 1"),
+    ("input.max_instances", 0, ">= 1"),
+    ("input.normalization", "robust", "one of zscore, minmax, none"),
+    ("input.foreground", 1.5, SHARE),
+    ("input.shuffle_buffer", 0, ">= 1"),
+    ("input.flip_axes", (True, True), "three booleans (z, y, x)"),
+    ("input.flip_axes", (True, True, 1), "three booleans (z, y, x)"),
+    ("input.rotate_planes", ((0, 0),), "pairs of different axes 0, 1, 2", "input.rotate_planes", (0, 0)),
+    ("input.rotate_planes", ((0, 3),), "pairs of different axes 0, 1, 2", "input.rotate_planes", (0, 3)),
+    ("input.rotate_planes", (0, 1), "pairs", "input.rotate_planes", 0),
+    ("input.mosaic", (1, 3, 1), "a multiple of input.mosaic (1, 3, 1)", "input.patch_size", (64, 64, 64)),
+    # model.backbone
+    ("model.backbone.stem_stride", (2, 2), TRIPLE),
+    ("model.backbone.stem_kernel", 0, ">= 1"),
+    ("model.backbone.stage_channels", (), "at least one stage"),
+    ("model.backbone.stage_blocks", (1, 2), "3 entries, one per stage"),
+    ("model.backbone.stage_strides", COARSEST[:2], "3 entries, one per stage"),
+    ("model.backbone.stage_strides", (2, 2, 2), TRIPLE, "model.backbone.stage_strides", 2),
+    ("model.backbone.norm", "layer", "one of group, batch, none"),
+    ("model.backbone.norm_groups", 0, ">= 1"),
+    # model
+    ("model.fpn_channels", 0, ">= 1"),
+    ("model.anchors.sizes", ((8.0,),), "3 entries, one per backbone stage"),
+    ("model.anchors.sizes", ((), (), ()), "a non-empty tuple of sizes for every level", "model.anchors.sizes", ()),
+    (
+        "model.anchors.sizes",
+        ((8.0,), (8.0, 9.0), (8.0,)),
+        "1 sizes on every level, as on the first (the levels share one head)",
+        "model.anchors.sizes",
+        (8.0, 9.0),
+    ),
+    ("model.anchors.sizes", ((8.0,), (0.0,), (8.0,)), NUMBERS, "model.anchors.sizes", (0.0, 0.0, 0.0)),
+    ("model.anchors.sizes", ((8.0,), ((1, 2),), (8.0,)), NUMBERS, "model.anchors.sizes", (1, 2)),
+    ("model.anchors.aspects", ((1.0, -1.0, 1.0),), NUMBERS, "model.anchors.aspects", (1.0, -1.0, 1.0)),
+    ("model.rpn.positive_iou", 1.2, SHARE),
+    ("model.rpn.negative_iou", -0.2, SHARE),
+    ("model.rpn.positive_fraction", 2.0, SHARE),
+    ("model.rpn.nms_iou", 7, SHARE),
+    ("model.rpn.negative_iou", 0.9, "<= positive_iou {positive_iou}"),
+    ("model.rpn.channels", 0, ">= 1"),
+    ("model.rpn.num_samples", 0, ">= 1"),
+    ("model.rpn.pre_nms_top_k", 0, ">= 1"),
+    ("model.rpn.post_nms_top_k", 0, ">= 1"),
+    ("model.rois.num_samples", 0, ">= 1"),
+    ("model.rois.positive_fraction", -1.0, SHARE),
+    ("model.rois.positive_iou", 1.1, SHARE),
+    ("model.rois.sampling_ratio", 0, ">= 1"),
+    ("model.rois.canonical_size", (1.0, 0.0, 1.0), NUMBERS),
+    ("model.box_head.roi_size", (7, 7), TRIPLE),
+    ("model.box_head.hidden", 0, ">= 1"),
+    ("model.box_head.num_convs", -1, ">= 0"),
+    ("model.mask_head.roi_size", (7, 7, 0), TRIPLE),
+    ("model.mask_head.channels", 0, ">= 1"),
+    ("model.mask_head.num_convs", -1, ">= 0"),
+    ("model.detections.score_threshold", 1.5, SHARE),
+    ("model.detections.nms_iou", -0.5, SHARE),
+    ("model.detections.mask_threshold", 3.0, SHARE),
+    ("model.detections.max_detections", 0, ">= 1"),
+    # train
+    ("train.batch_size", 0, ">= 1"),
+    ("train.steps", 0, ">= 1"),
+    ("train.steps_per_loop", 0, ">= 1"),
+    ("train.checkpoint_steps", 0, ">= 1"),
+    ("train.keep_checkpoints", 0, ">= 1"),
+    ("train.learning_rate", 0.0, "> 0"),
+    ("train.clip_norm", 0.0, "> 0"),
+    ("train.warmup_steps", -1, "in [0, train.steps {steps})"),
+    ("train.warmup_steps", 99999, "in [0, train.steps {steps})"),
+    # inference
+    ("inference.overlap", (64, 0, 0), "three integers in [0, patch_size (64, 64, 64))"),
+    ("inference.overlap", (8, 8), "three integers in [0, patch_size (64, 64, 64))"),
+    ("inference.merge_iou", 1.5, SHARE),
+    ("inference.max_detections", 0, ">= 1"),
+    # Together.
+    (
+        "model.backbone.stem_stride",
+        (2, 2, 16),
+        "a multiple of the coarsest stride (16, 16, 128)",
+        "input.patch_size",
+        (64, 64, 64),
+    ),
+]
+
+
+def parent_of(config, field):
+    """The section that holds a dotted field, and the field's own name."""
+    *path, last = field.split(".")
+    for name in path:
+        config = getattr(config, name)
+    return config, last
+
+
+class ValidateTest:
+    @pytest.mark.parametrize("case", WRONG, ids=lambda case: f"{case[0]}={case[1]}")
+    def test_message_names_field_expectation_and_what_came(self, case):
+        field, value, expected, *named = case
+        name, came = named or (field, value)
+        config = schema.Config()
+        section, last = parent_of(config, field)
+        expected = expected.replace("{steps}", str(config.train.steps))
+        expected = expected.replace("{positive_iou}", str(config.model.rpn.positive_iou))
+        setattr(section, last, value)
+        with pytest.raises(ValueError, match="config") as raised:
+            config.validate()
+        assert str(raised.value) == f"config {name}: expected {expected}, came {came!r}"
+
+    def test_defaults_are_valid(self):
+        config = schema.Config()
+        assert config.validate() is config
+
+    def test_integers_pass_as_floats(self):
+        config = schema.Config()
+        config.train.learning_rate, config.model.rpn.min_size = 1, 2
+        assert config.validate().train.learning_rate == 1
+
+    @pytest.mark.parametrize(
+        ("section", "field"), [("backbone", "stem_channels"), ("box_head", "channels"), ("mask_head", "channels")]
+    )
+    def test_channels_that_do_not_fall_into_groups(self, section, field):
+        config = schema.Config()
+        setattr(getattr(config.model, section), field, 20)
+        with pytest.raises(ValueError, match="expected a multiple of norm_groups 8, came 20"):
+            config.validate()
+        config.model.backbone.norm = "batch"
+        assert config.validate() is config
+
+    def test_delta_weights_are_six(self):
+        config = schema.Config()
+        for weights in ((1.0,) * 5, (1.0,) * 7, (0.0,) * 6):
+            config.model.box_head.delta_weights = weights
+            with pytest.raises(
+                ValueError, match=r"config model\.box_head\.delta_weights .*: expected three numbers > 0"
+            ):
+                config.validate()
+
+    def test_planes_of_unequal_sides_cannot_be_rotated(self):
+        config = schema.Config()
+        config.input.patch_size = (32, 64, 64)
+        with pytest.raises(ValueError, match=r"expected axes of equal patch_size \(32, 64, 64\), came \(0, 1\)"):
+            config.validate()
+        config.input.rotate_planes = ((1, 2),)
+        assert config.validate() is config
+
+    def test_misspelt_field(self):
+        with pytest.raises(AttributeError, match="nms_iuo"):
+            schema.Config().model.rpn.nms_iuo = 0.5
+
+
+class StridesTest:
+    def test_steps_of_each_axis_multiply(self):
+        backbone = schema.Backbone(stem_stride=(1, 2, 2), stage_strides=((1, 1, 1), (2, 2, 3), (1, 2, 1)))
+        assert backbone.strides() == [(1, 2, 2), (2, 4, 6), (2, 8, 6)]
+
+
+class JsonTest:
+    def test_round_trip(self):
+        config = tiny.config(steps=77)
+        again = schema.from_json(schema.to_json(config))
+        assert again == config
+        assert schema.differences(again, config) == []
+        assert again.model.anchors.sizes == config.model.anchors.sizes  # tuples again
+
+    def test_text_is_plain_and_ends_with_a_line(self):
+        text = schema.to_json(tiny.config())
+        assert text.endswith("}\n")
+        assert json.loads(text)["model"]["backbone"]["stem_stride"] == [1, 2, 2]
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("{", "Expecting property name"),
+            ("[1, 2]", "'list' object has no attribute 'items'"),
+            ('{"train": 3}', "'int' object has no attribute 'items'"),
+            ('{"optimiser": {}}', "unexpected keyword argument 'optimiser'"),
+            ('{"train": {"momentum": 0.9}}', "unexpected keyword argument 'momentum'"),
+        ],
+    )
+    def test_text_of_another_version(self, text, words):
+        with pytest.raises(ValueError, match=f"expected a config written by this version, came: .*{words}"):
+            schema.from_json(text)
+
+    def test_values_are_checked(self):
+        with pytest.raises(ValueError, match=r"config train\.steps: expected >= 1, came 0"):
+            schema.from_json('{"train": {"steps": 0}}')
+
+
+class DifferencesTest:
+    def test_names_and_both_values(self):
+        ours, theirs = schema.Config(), schema.Config()
+        ours.train.loss_weights.mask, ours.name = 2.0, "b"
+        ours.model.backbone.stem_stride = (1, 2, 2)
+        assert schema.differences(ours, theirs) == [
+            "name: shapes -> b",
+            "model.backbone.stem_stride: (2, 2, 2) -> (1, 2, 2)",
+            "train.loss_weights.mask: 1.0 -> 2.0",
+        ]
+
+    def test_every_field_is_looked_at(self):
+        fields = list(schema._flatten("", schema.Config()))
+        assert len(fields) == len(set(fields)) > 60
+        assert not any(dataclasses.is_dataclass(value) for value in schema._flatten("", schema.Config()).values())
+
+
+class ConfigFilesTest:
+    @pytest.mark.parametrize("name", EXPERIMENTS)
+    def test_every_experiment_is_valid_and_has_a_folder_of_its_own(self, name):
+        config = importlib.import_module(f"configs.{name}").get_config()
+        assert config.validate() is config
+        assert config.name == name
+        assert config.data.records == f"runs/{name}/records"

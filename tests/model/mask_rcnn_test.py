@@ -1,0 +1,264 @@
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model import targets
+from tests import tiny
+
+LOSSES = ["rpn_class", "rpn_box", "roi_class", "roi_box", "mask", "mask_dice"]
+SEED = tf.constant([0, 1])
+
+
+def specs(batch):
+    """Signature of a batch of any size."""
+    return {name: tf.TensorSpec([None, *x.shape[1:]], tf.as_dtype(x.dtype)) for name, x in batch.items()}
+
+
+@pytest.fixture(name="world", scope="module")
+def fixture_world():
+    """A config that draws nothing at random, its network, a batch, and the compiled loss with its gradients."""
+    tf.keras.utils.set_random_seed(0)
+    config = tiny.exhaustive(tiny.config())
+    config.model.detections.score_threshold = 0.01  # after 15 steps background still scores best
+    model = tiny.model(config)
+    batch = tiny.batch(config, seed=0)
+
+    @tf.function(input_signature=[specs(batch), tf.TensorSpec([2], tf.int32)])
+    def losses_and_gradients(batch, seed):
+        with tf.GradientTape() as tape:
+            losses = model.compute_losses(batch, seed)
+            total = tf.add_n([tf.reduce_mean(loss) for loss in losses.values()])
+        return losses, tape.gradient(total, model.trainable_variables)
+
+    return types.SimpleNamespace(config=config, model=model, batch=batch, losses_and_gradients=losses_and_gradients)
+
+
+@pytest.fixture(name="trained", scope="module")
+def fixture_trained(world):
+    """The total loss of 15 steps on one batch, and the compiled network after them."""
+    optimizer = tf.keras.optimizers.Adam(3e-3)
+    totals = []
+    for step in range(15):
+        losses, gradients = world.losses_and_gradients(world.batch, [0, step])
+        optimizer.apply_gradients(zip(gradients, world.model.trainable_variables, strict=True))
+        totals.append(float(sum(tf.reduce_mean(loss) for loss in losses.values())))
+    detect = tf.function(world.model, input_signature=[specs(world.batch)["volume"]])
+    return types.SimpleNamespace(totals=totals, detect=detect)
+
+
+def one_volume(config, ids, class_ids):
+    """A batch of one volume whose intensity is 1 where there is an instance."""
+    padded = np.zeros((1, config.input.max_instances), np.int32)
+    padded[0, : len(class_ids)] = class_ids
+    return tiny.truth((ids[np.newaxis, ..., np.newaxis] > 0).astype(np.float32), ids[np.newaxis], padded)
+
+
+class ComputeLossesTest:
+    def test_one_finite_value_per_loss_and_volume(self, world):
+        losses, _ = world.losses_and_gradients(world.batch, SEED)
+        assert list(losses) == LOSSES
+        for value in losses.values():
+            assert value.shape == (2,)
+            assert np.all(np.isfinite(value) & (value.numpy() > 0.0))
+
+    def test_every_variable_gets_a_gradient(self, world):
+        _, gradients = world.losses_and_gradients(world.batch, SEED)
+        names = [variable.name for variable in world.model.trainable_variables]
+        missing = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+        assert missing == []
+        assert all(np.all(np.isfinite(gradient)) for gradient in gradients)
+        silent = [n for n, gradient in zip(names, gradients, strict=True) if not np.any(gradient)]
+        assert silent == []
+
+    def test_untrained_classifiers_are_undecided(self, world):
+        fresh = tiny.model(world.config)
+        losses = fresh.compute_losses(world.batch, SEED)
+        np.testing.assert_allclose(losses["rpn_class"], [np.log(2.0)] * 2, atol=0.1)
+        np.testing.assert_allclose(losses["roi_class"], [np.log(3.0)] * 2, atol=0.1)
+
+    def test_the_seed_decides_what_is_drawn(self, world):
+        model = tiny.model(tiny.config())
+
+        def values(seed):
+            losses = model.compute_losses(world.batch, tf.constant(seed))
+            return np.stack([losses["rpn_class"], losses["roi_class"]])
+
+        first = values([0, 1])
+        np.testing.assert_allclose(values([0, 1]), first, rtol=1e-5)
+        assert np.abs(values([0, 2]) - first).max() > 1e-4
+
+    def test_empty_truth(self, world):
+        ids = np.zeros(world.config.input.patch_size, np.int32)
+        losses, gradients = world.losses_and_gradients(one_volume(world.config, ids, []), SEED)
+        values = {name: float(loss[0]) for name, loss in losses.items()}
+        assert [values[name] for name in ("rpn_box", "roi_box", "mask", "mask_dice")] == [0.0] * 4
+        assert values["rpn_class"] > 0.0
+        assert values["roi_class"] > 0.0
+        assert all(np.all(np.isfinite(gradient)) for gradient in gradients)
+
+    def test_truth_of_one_voxel(self, world):
+        ids = np.zeros(world.config.input.patch_size, np.int32)
+        ids[7, 0, 23] = 1
+        batch = one_volume(world.config, ids, [2])
+        np.testing.assert_array_equal(batch["boxes"][0, 0], [7, 0, 23, 8, 1, 24])
+        losses, gradients = world.losses_and_gradients(batch, SEED)
+        assert all(np.isfinite(loss[0]) and loss[0] > 0.0 for loss in losses.values())
+        assert all(np.all(np.isfinite(gradient)) for gradient in gradients)
+
+    def test_all_truth_slots_in_use(self, world):
+        ids = np.zeros(world.config.input.patch_size, np.int32)
+        for slot in range(5):
+            ids[slot : slot + 2, 3 * slot : 3 * slot + 3, 4 * slot : 4 * slot + 6] = slot + 1
+        batch = one_volume(world.config, ids, [1, 2, 1, 2, 2])
+        assert batch["valid"].all()
+        losses, _ = world.losses_and_gradients(batch, SEED)
+        assert all(np.isfinite(loss[0]) and loss[0] > 0.0 for loss in losses.values())
+
+    def test_more_padding_in_the_truth_changes_no_loss(self, world):
+        batch = world.batch
+        padded = dict(batch)
+        for name in ("boxes", "class_ids", "attributes", "valid"):
+            padded[name] = np.pad(batch[name], [(0, 0), (0, 3)] + [(0, 0)] * (batch[name].ndim - 2))
+        # What stands in an invalid slot must not matter either.
+        padded["boxes"][:, 5:] = [1, 2, 3, 4, 5, 6]
+        padded["class_ids"][:, 5:] = 2
+        ours, theirs = (world.model.compute_losses(truth, SEED) for truth in (batch, padded))
+        for name in LOSSES:
+            np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-4, err_msg=name)
+
+    def test_losses_of_a_volume_do_not_depend_on_its_neighbour(self, world):
+        together, _ = world.losses_and_gradients(world.batch, SEED)
+        for item in range(2):
+            alone, _ = world.losses_and_gradients({n: x[item : item + 1] for n, x in world.batch.items()}, SEED)
+            for name in LOSSES:
+                np.testing.assert_allclose(alone[name][0], together[name][item], rtol=1e-4, err_msg=name)
+
+    @pytest.mark.parametrize("norm", ["batch", "none"])
+    def test_other_normalisations(self, world, norm):
+        config = tiny.config()
+        config.model.backbone.norm = norm
+        model = tiny.model(config.validate())
+        before = [variable.numpy() for variable in model.non_trainable_variables]
+        losses = model.compute_losses(world.batch, SEED)
+        assert all(np.all(np.isfinite(loss)) for loss in losses.values())
+        moved = [np.any(v.numpy() != old) for v, old in zip(model.non_trainable_variables, before, strict=True)]
+        # Two running moments of each of the eight layers: the stem, two in C2, three in C3, one in each head.
+        assert sum(moved) == (16 if norm == "batch" else 0)
+
+    def test_head_masks_are_asked_of_the_positives_alone(self, world, monkeypatch):
+        seen = {}
+
+        def watch(ids, rois, size):
+            seen["rois"], seen["size"] = rois.boxes.shape, size
+            return real(ids, rois, size)
+
+        real = targets.roi_masks
+        monkeypatch.setattr(targets, "roi_masks", watch)
+        tiny.model(tiny.config()).compute_losses(world.batch, SEED)
+        assert seen == {"rois": (2, 4, 6), "size": (4, 6, 8)}  # at most a third of the 12 rois
+
+
+class CallTest:
+    def test_shapes_are_static(self, trained):
+        outputs = trained.detect.get_concrete_function().structured_outputs
+        shapes = {name: value.shape.as_list() for name, value in outputs.items()}
+        assert shapes == {
+            "boxes": [None, 6, 6],
+            "scores": [None, 6],
+            "class_ids": [None, 6],
+            "masks": [None, 6, 4, 6, 8],
+            "valid": [None, 6],
+            "num_detections": [None],
+        }
+
+    def test_detections_are_ordered_padded_and_inside_the_volume(self, world, trained):
+        found = {name: value.numpy() for name, value in trained.detect(world.batch["volume"]).items()}
+        valid = found["valid"]
+        np.testing.assert_array_equal(found["num_detections"], valid.sum(1))
+        assert np.all(valid.sum(1) > 0)
+        assert np.all(np.diff(valid.astype(int)) <= 0)
+        assert np.all(np.diff(found["scores"]) <= 0)
+        for name in ("boxes", "scores", "class_ids", "masks"):
+            assert not found[name][~valid].any(), name
+        assert set(found["class_ids"][valid]) <= {1, 2}
+        assert np.all(found["boxes"] >= 0)
+        assert np.all(found["boxes"] <= (8, 16, 24, 8, 16, 24))
+        assert np.all((found["masks"][valid] > 0.0) & (found["masks"][valid] < 1.0))
+
+    def test_one_at_a_time_equals_a_batch_of_two(self, world, trained):
+        together = trained.detect(world.batch["volume"])
+        for item in range(2):
+            alone = trained.detect(world.batch["volume"][item : item + 1])
+            for name, value in alone.items():
+                np.testing.assert_allclose(together[name][item], value[0], atol=1e-4, err_msg=name)
+
+    def test_eager_equals_compiled(self, world, trained):
+        eager, compiled = world.model(world.batch["volume"]), trained.detect(world.batch["volume"])
+        for name, value in eager.items():
+            np.testing.assert_allclose(compiled[name], value, atol=1e-4, err_msg=name)
+
+    def test_empty_volume(self, world, trained):
+        found = trained.detect(np.zeros_like(world.batch["volume"]))
+        for name, value in found.items():
+            assert np.all(np.isfinite(value.numpy().astype(float))), name
+        np.testing.assert_array_equal(found["num_detections"], found["valid"].numpy().sum(1))
+
+    def test_no_detections_where_nothing_scores_enough(self, world):
+        config = tiny.config()
+        config.model.detections.score_threshold = 1.0
+        found = tiny.model(config)(world.batch["volume"])
+        for name, value in found.items():
+            assert not value.numpy().any(), name
+
+
+class AnchorsTest:
+    def test_grids_of_all_levels_in_order(self, world):
+        assert list(world.model.anchors_per_level) == [8 * 8 * 12, 4 * 4 * 6]
+        assert world.model.anchors.shape == (864, 6)
+        np.testing.assert_allclose(world.model.anchors[0], [-1, -1, -1.5, 2, 3, 3.5])
+        np.testing.assert_allclose(world.model.anchors[-1], [7 - 2.5, 14 - 4, 22 - 5, 7 + 2.5, 14 + 4, 22 + 5])
+
+
+class LearningTest:
+    def test_loss_falls_within_fifteen_steps(self, trained):
+        assert trained.totals[-1] < 0.6 * trained.totals[0]
+
+    def test_checkpoint_gives_the_same_detections(self, world, trained, tmp_path):
+        path = tf.train.Checkpoint(model=world.model).save(str(tmp_path / "ckpt"))
+        other = tiny.model(world.config)
+        tf.train.Checkpoint(model=other).restore(path).assert_consumed()
+        expected = trained.detect(world.batch["volume"])
+        for name, value in other(world.batch["volume"]).items():
+            np.testing.assert_allclose(value, expected[name], atol=1e-4, err_msg=name)
+
+    @pytest.mark.slow
+    def test_one_volume_is_learnt_by_heart(self):
+        tf.keras.utils.set_random_seed(1)
+        config = tiny.config()  # with draws, as in training
+        model = tiny.model(config)
+        batch = {name: x[:1] for name, x in tiny.batch(config, seed=0).items()}
+        optimizer = tf.keras.optimizers.Adam(tf.keras.optimizers.schedules.CosineDecay(5e-3, 1000))
+
+        @tf.function
+        def step(seed):
+            with tf.GradientTape() as tape:
+                total = tf.add_n([tf.reduce_mean(loss) for loss in model.compute_losses(batch, seed).values()])
+            gradients = tape.gradient(total, model.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+            return total
+
+        totals = [float(step(tf.constant([0, number]))) for number in range(1000)]
+        assert np.mean(totals[-10:]) < 0.1 * totals[0]
+        found = model(batch["volume"])
+        good = found["scores"][0].numpy() > 0.5
+        assert good.sum() == batch["valid"].sum()
+        order = np.lexsort(found["boxes"][0].numpy()[good].round().T[::-1])
+        truth_order = np.lexsort(batch["boxes"][0][batch["valid"][0]].T[::-1])
+        np.testing.assert_allclose(
+            found["boxes"][0].numpy()[good][order], batch["boxes"][0][batch["valid"][0]][truth_order], atol=1.0
+        )
+        np.testing.assert_array_equal(
+            found["class_ids"][0].numpy()[good][order], batch["class_ids"][0][batch["valid"][0]][truth_order]
+        )
