@@ -1,0 +1,193 @@
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data.errors import InputError
+from tests import tiny
+from training import checkpoints, optimizers, restore
+
+
+def make(settings, seed):
+    """A network and its optimizer, both with variables."""
+    tf.keras.utils.set_random_seed(seed)
+    model = tiny.model(settings)
+    optimizer = optimizers.make(settings.train)
+    optimizer.build(model.trainable_variables)
+    return model, optimizer
+
+
+def step(model, optimizer):
+    optimizer.apply_gradients([(tf.ones_like(v), v) for v in model.trainable_variables])
+
+
+def assert_equal(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(name="run", scope="module")
+def fixture_run(tmp_path_factory):
+    """A run with checkpoints of steps 1, 2 and 3, of which two are kept; its folder, network and optimizer."""
+    workdir = tmp_path_factory.mktemp("run")
+    model, optimizer = make(tiny.config(), seed=0)
+    manager = checkpoints.manager(workdir, model, optimizer, keep=2)
+    for number in (1, 2, 3):
+        step(model, optimizer)
+        manager.save(checkpoint_number=number)
+    return workdir, model, optimizer
+
+
+@pytest.fixture(name="other", scope="module")
+def fixture_other():
+    return make(tiny.config(), seed=1)
+
+
+def copy(run, folder):
+    """The run's folder under another name, to be spoilt."""
+    target = folder / checkpoints.CHECKPOINTS
+    target.mkdir()
+    for path in (run[0] / checkpoints.CHECKPOINTS).iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+class ClaimTest:
+    @staticmethod
+    def never(text):
+        raise AssertionError("a new folder has no config to compare with")
+
+    def test_new_folder_holds_config_and_versions(self, tmp_path):
+        workdir = tmp_path / "a" / "b"
+        checkpoints.claim(workdir, '{"name": "x"}\n', self.never)
+        assert (workdir / "config.json").read_text() == '{"name": "x"}\n'
+        versions = json.loads((workdir / "versions.json").read_text())
+        assert versions["tensorflow"] == tf.__version__
+        assert versions["numpy"] == np.__version__
+        assert sorted(path.name for path in workdir.iterdir()) == ["config.json", "versions.json"]
+
+    def test_empty_folder(self, tmp_path):
+        checkpoints.claim(str(tmp_path), "{}", self.never)
+        assert checkpoints.read_config_text(tmp_path) == "{}"
+
+    def test_run_of_the_same_config_is_left_as_it_is(self, tmp_path):
+        checkpoints.claim(tmp_path, "old", self.never)
+        seen = []
+        checkpoints.claim(tmp_path, "new", lambda text: seen.append(text) or [])
+        assert seen == ["old"]
+        assert checkpoints.read_config_text(tmp_path) == "old"
+
+    def test_run_of_another_config(self, tmp_path):
+        checkpoints.claim(tmp_path, "old", self.never)
+        with pytest.raises(InputError) as raised:
+            checkpoints.claim(tmp_path, "new", lambda text: ["train.seed: 0 -> 1", "name: a -> b"])
+        assert str(raised.value) == (
+            f"workdir {tmp_path} belongs to another config (train.seed: 0 -> 1; name: a -> b); choose another --workdir"
+        )
+        assert checkpoints.read_config_text(tmp_path) == "old"
+
+    def test_folder_of_other_files(self, tmp_path):
+        (tmp_path / "thesis.tex").write_text("dear")
+        with pytest.raises(InputError, match="expected a new or empty folder or an earlier run, came other files"):
+            checkpoints.claim(tmp_path, "{}", self.never)
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+    def test_a_file_is_no_folder(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InputError, match="file: expected a folder, came a file"):
+            checkpoints.claim(tmp_path / "file", "{}", self.never)
+
+
+class ReadConfigTextTest:
+    def test_no_run(self, tmp_path):
+        with pytest.raises(InputError, match=r"expected a run with config\.json, found none; train one first"):
+            checkpoints.read_config_text(tmp_path)
+
+
+class ManagerTest:
+    def test_keeps_the_newest_under_their_step(self, run):
+        names = {path.name for path in (run[0] / checkpoints.CHECKPOINTS).glob("*.index")}
+        assert names == {"ckpt-2.index", "ckpt-3.index"}
+
+    def test_other_workers_write_elsewhere(self, tmp_path):
+        manager = checkpoints.manager(tmp_path, tf.Module(), tf.Module(), keep=1, is_chief=False)
+        assert pathlib.Path(manager.directory) == tmp_path / "checkpoints-worker"
+
+
+class RestoreLatestTest:
+    def test_network_and_optimizer_come_back(self, run, other):
+        workdir, model, optimizer = run
+        path = checkpoints.restore_latest(workdir, *other)
+        assert path == str(workdir / "checkpoints" / "ckpt-3")
+        assert_equal(other[0].get_weights(), model.get_weights())
+        assert int(other[1].iterations) == 3
+        assert_equal(other[1].variables, optimizer.variables)
+
+    def test_training_goes_on_as_if_it_had_not_stopped(self, run, other):
+        checkpoints.restore_latest(run[0], *other)
+        step(*other)
+        expected, optimizer = make(tiny.config(), seed=0)
+        for _ in range(4):
+            step(expected, optimizer)
+        assert_equal(other[0].get_weights(), expected.get_weights())
+
+    def test_network_alone(self, run, other):
+        other[0].set_weights([np.zeros_like(w) for w in other[0].get_weights()])
+        assert checkpoints.restore_latest(run[0], other[0]).endswith("ckpt-3")
+        assert_equal(other[0].get_weights(), run[1].get_weights())
+
+    def test_run_without_a_checkpoint(self, tmp_path, other):
+        before = other[0].get_weights()
+        assert checkpoints.restore_latest(tmp_path, *other) is None
+        assert_equal(other[0].get_weights(), before)
+
+    @pytest.mark.parametrize("part", ["data-00000-of-00001", "index"])
+    def test_truncated(self, run, other, tmp_path, part):
+        path = copy(run, tmp_path) / "checkpoints" / f"ckpt-3.{part}"
+        path.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(InputError) as raised:
+            checkpoints.restore_latest(tmp_path, *other)
+        message = str(raised.value)
+        assert message.startswith(
+            f"checkpoint {tmp_path}/checkpoints/ckpt-3: expected a whole one of this network, came: "
+        )
+        assert "\n" not in message
+
+    @pytest.mark.parametrize(("lost", "found"), [("checkpoint", "ckpt-3"), ("ckpt-3.index", "ckpt-2")])
+    def test_a_lost_file_does_not_begin_the_run_anew(self, run, other, tmp_path, lost, found):
+        (copy(run, tmp_path) / "checkpoints" / lost).unlink()
+        assert checkpoints.restore_latest(tmp_path, *other) == str(tmp_path / "checkpoints" / found)
+        assert int(other[1].iterations) == int(found[-1])
+
+    def test_network_of_other_widths(self, run):
+        settings = tiny.config()
+        settings.model.fpn_channels = 12
+        with pytest.raises(InputError, match=r"expected a whole one of this network, came: .*shape"):
+            checkpoints.restore_latest(run[0], tiny.model(settings))
+
+    def test_network_with_more_layers(self, run):
+        settings = tiny.config()
+        settings.model.mask_head.num_convs = 2
+        with pytest.raises(InputError, match="expected a whole one of this network, came: "):
+            checkpoints.restore_latest(run[0], tiny.model(settings))
+
+    def test_network_with_fewer_layers(self, tmp_path, other):
+        settings = tiny.config()
+        settings.model.mask_head.num_convs = 2
+        checkpoints.manager(tmp_path, *make(settings, seed=0), keep=1).save()
+        with pytest.raises(InputError, match="expected a whole one of this network, came: "):
+            checkpoints.restore_latest(tmp_path, *other)
+        with pytest.raises(InputError, match="expected a whole one of this network, came: "):
+            checkpoints.restore_latest(tmp_path, other[0])
+
+
+class LoadModelTest:
+    def test_weights_of_the_newest_checkpoint(self, run):
+        model = restore.load_model(run[0], tiny.config())
+        assert_equal(model.get_weights(), run[1].get_weights())
+
+    def test_run_without_a_checkpoint(self, tmp_path, other):
+        with pytest.raises(InputError, match=r"expected a checkpoint in checkpoints/, found none; train first"):
+            checkpoints.require_latest(tmp_path, other[0])

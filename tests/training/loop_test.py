@@ -1,0 +1,200 @@
+import json
+import math
+import pathlib
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import schema
+from tests import tiny
+from training import loop, optimizers, strategy
+
+ROOT = pathlib.Path(__file__).parents[2]
+LOSSES = ["rpn_class", "rpn_box", "roi_class", "roi_box", "mask", "mask_dice"]
+WEIGHTS = schema.LossWeights(rpn_class=2.0, rpn_box=0.5, roi_class=1.0, roi_box=0.25, mask=3.0, mask_dice=0.0)
+
+
+def run_train(settings, *, start=0, bad_at=None):
+    """The calls that `train` makes, with a stand-in for the compiled steps."""
+    optimizer = types.SimpleNamespace(iterations=tf.Variable(start), learning_rate=tf.Variable(0.5))
+    calls = types.SimpleNamespace(loops=[], logs=[], checkpoints=[])
+
+    def train_steps(iterator, num_steps):
+        optimizer.iterations.assign_add(num_steps)
+        calls.loops.append(int(num_steps))
+        is_bad = bad_at is not None and int(optimizer.iterations) >= bad_at
+        return {"rpn_class": tf.constant(1.0), "mask": tf.constant(math.nan if is_bad else 2.0), "total": 3.0}
+
+    loop.train(
+        train_steps,
+        iter(()),
+        optimizer,
+        settings,
+        on_log=lambda step, scalars: calls.logs.append((step, scalars)),
+        on_checkpoint=calls.checkpoints.append,
+    )
+    return calls
+
+
+class TrainTest:
+    @pytest.mark.parametrize(
+        ("start", "loops", "checkpoints"),
+        [
+            (0, [4, 3, 4, 3, 4, 2], [7, 14, 20]),
+            (7, [4, 3, 4, 2], [14, 20]),
+            (13, [1, 4, 2], [14, 20]),
+            (20, [], []),
+            (25, [], []),
+        ],
+    )
+    def test_loops_end_at_checkpoints_and_at_the_last_step(self, start, loops, checkpoints):
+        settings = schema.Train(steps=20, steps_per_loop=4, checkpoint_steps=7)
+        calls = run_train(settings, start=start)
+        assert calls.loops == loops
+        assert calls.checkpoints == checkpoints
+        assert [step for step, _ in calls.logs] == [start + done for done in np.cumsum(loops)]
+
+    def test_last_step_is_saved_once(self):
+        assert run_train(schema.Train(steps=8, steps_per_loop=20, checkpoint_steps=4)).checkpoints == [4, 8]
+
+    def test_log_gains_rate_and_speed(self):
+        _, scalars = run_train(schema.Train(steps=2, steps_per_loop=5)).logs[0]
+        assert list(scalars) == ["rpn_class", "mask", "total", "learning_rate", "volumes_per_second"]
+        assert scalars["mask"] == 2.0
+        assert scalars["learning_rate"] == 0.5
+        assert scalars["volumes_per_second"] > 0.0
+
+    def test_what_is_not_finite_stops_the_run_before_its_checkpoint(self):
+        settings = schema.Train(steps=20, steps_per_loop=5, checkpoint_steps=10)
+        with pytest.raises(loop.NonFiniteError, match=r"^step 5: expected finite losses, came mask = nan$"):
+            run_train(settings, bad_at=3)
+        seen = []
+        with pytest.raises(loop.NonFiniteError, match="step 20"):
+            seen.append(run_train(settings, bad_at=16))
+        assert seen == []
+
+
+@pytest.fixture(name="world", scope="module")
+def fixture_world():
+    """The tiny network under a strategy, its compiled steps, and a way back to its first weights."""
+    tf.keras.utils.set_random_seed(0)
+    config = tiny.config(steps=7, steps_per_loop=2, checkpoint_steps=3, clip_norm=0.5)
+    config.train.loss_weights = WEIGHTS
+    mirrored = strategy.make("mirrored")
+    with mirrored.scope():
+        model = tiny.model(config)
+        optimizer = optimizers.make(config.train)
+        optimizer.build(model.trainable_variables)
+    batch = tiny.batch(config, seed=0)
+    variables = [*model.variables, *optimizer.variables]
+    first = [variable.numpy() for variable in variables]
+
+    def reset():
+        for variable, value in zip(variables, first, strict=True):
+            variable.assign(value)
+
+    def iterator(volumes=batch):
+        dataset = tf.data.Dataset.from_tensors(volumes).repeat()
+        return iter(mirrored.distribute_datasets_from_function(lambda context: dataset))
+
+    train_steps = loop.make_train_steps(mirrored, model, optimizer, config.train)
+    return types.SimpleNamespace(
+        config=config,
+        model=model,
+        optimizer=optimizer,
+        batch=batch,
+        reset=reset,
+        iterator=iterator,
+        train_steps=train_steps,
+    )
+
+
+class MakeTrainStepsTest:
+    def test_total_is_the_weighted_sum(self, world):
+        world.reset()
+        scalars = {name: float(value) for name, value in world.train_steps(world.iterator(), tf.constant(1)).items()}
+        assert list(scalars) == [*LOSSES, "total", "gradient_norm"]
+        weighted = sum(getattr(WEIGHTS, name) * scalars[name] for name in LOSSES)
+        np.testing.assert_allclose(scalars["total"], weighted, rtol=1e-5)
+
+    def test_losses_are_the_mean_over_the_batch(self, world):
+        world.reset()
+        expected = world.model.compute_losses(world.batch, tf.constant([0, 0]))
+        scalars = world.train_steps(world.iterator(), tf.constant(1))
+        for name in LOSSES:
+            np.testing.assert_allclose(scalars[name], np.mean(expected[name]), rtol=1e-3, err_msg=name)
+
+    def test_several_steps_give_the_mean_of_single_ones(self, world):
+        world.reset()
+        iterator = world.iterator()
+        single = [world.train_steps(iterator, tf.constant(1)) for _ in range(2)]
+        world.reset()
+        both = world.train_steps(world.iterator(), tf.constant(2))
+        for name, value in both.items():
+            np.testing.assert_allclose(value, np.mean([s[name] for s in single]), rtol=1e-3, err_msg=name)
+        assert int(world.optimizer.iterations.numpy()) == 2
+
+    def test_gradient_is_clipped_after_it_is_measured(self, world):
+        world.reset()
+        scalars = world.train_steps(world.iterator(), tf.constant(1))
+        assert scalars["gradient_norm"] > 0.5
+        # Adam's first moment is a tenth of the clipped gradient.
+        moments = [v for v in world.optimizer.variables if v.name.startswith("m/")]
+        assert len(moments) == len(world.model.trainable_variables)
+        np.testing.assert_allclose(tf.linalg.global_norm(moments), 0.1 * 0.5, rtol=1e-4)
+
+    def test_trains_until_the_last_step(self, world):
+        world.reset()
+        logs, saved = [], []
+        loop.train(
+            world.train_steps,
+            world.iterator(),
+            world.optimizer,
+            world.config.train,
+            on_log=lambda step, scalars: logs.append((step, scalars)),
+            on_checkpoint=saved.append,
+        )
+        assert [step for step, _ in logs] == [2, 3, 5, 6, 7]
+        assert saved == [3, 6, 7]
+        assert int(world.optimizer.iterations.numpy()) == 7
+        assert all(np.isfinite(value) for _, scalars in logs for value in scalars.values())
+
+    def test_volume_that_is_not_finite_is_named(self, world):
+        world.reset()
+        bad = dict(world.batch, volume=np.full_like(world.batch["volume"], np.nan))
+        with pytest.raises(loop.NonFiniteError, match="step 2: expected finite losses, came rpn_class = nan"):
+            loop.train(
+                world.train_steps,
+                world.iterator(bad),
+                world.optimizer,
+                world.config.train,
+                on_log=lambda *_: pytest.fail("logged"),
+                on_checkpoint=lambda *_: pytest.fail("saved"),
+            )
+
+
+class TwoDevicesTest:
+    @pytest.fixture(name="result", scope="class")
+    def fixture_result(self):
+        command = [sys.executable, "-m", "tests.training.two_devices"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def test_two_replicas_and_one_chief(self, result):
+        assert (result["replicas"], result["is_chief"]) == (2, True)
+
+    def test_first_step_equals_that_of_one_device(self, result):
+        for name, value in result["one_device"].items():
+            np.testing.assert_allclose(result["two_devices"][name], value, rtol=1e-3, err_msg=name)
+
+    def test_replicas_stay_equal_while_the_weights_move(self, result):
+        assert result["replicas_differ_by"] == 0.0
+        assert result["moved"] == result["num_variables"]
+
+    def test_checkpoints(self, result):
+        assert result["saved"] == [2, 3]

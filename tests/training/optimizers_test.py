@@ -1,0 +1,74 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import schema
+from training import optimizers
+
+TRAIN = schema.Train(learning_rate=0.4, warmup_steps=4, steps=12, weight_decay=0.5)
+
+
+class WarmupCosineTest:
+    @pytest.mark.parametrize(
+        ("step", "share"),
+        [
+            (0, 0.25),
+            (1, 0.5),
+            (3, 1.0),
+            (4, 1.0),
+            (6, 0.5 * (1 + math.cos(math.pi / 4))),
+            (8, 0.5),
+            (12, 0.0),
+            (20, 0.0),
+        ],
+    )
+    def test_hand_values(self, step, share):
+        schedule = optimizers.WarmupCosine(0.4, 4, 12)
+        np.testing.assert_allclose(schedule(tf.constant(step, tf.int64)), 0.4 * share, atol=1e-7)
+
+    def test_no_warm_up(self):
+        schedule = optimizers.WarmupCosine(0.4, 0, 10)
+        np.testing.assert_allclose([schedule(0), schedule(5), schedule(10)], [0.4, 0.2, 0.0], atol=1e-7)
+
+    def test_rises_then_falls(self):
+        rates = [float(optimizers.WarmupCosine(1.0, 7, 31)(step)) for step in range(32)]
+        assert np.argmax(rates) == 6
+        assert np.all(np.diff(rates[:7]) > 0)
+        assert np.all(np.diff(rates[7:]) < 0)
+
+    def test_config_round_trip(self):
+        schedule = optimizers.WarmupCosine(0.4, 4, 12)
+        again = optimizers.WarmupCosine.from_config(schedule.get_config())
+        assert float(again(7)) == float(schedule(7))
+
+
+class MakeTest:
+    @pytest.mark.parametrize(
+        ("name", "is_decayed"),
+        [("mask_rcnn/conv/kernel", True), ("conv/bias", False), ("norm/gamma", False), ("norm/beta", False)],
+    )
+    def test_kernels_alone_are_decayed(self, name, is_decayed):
+        variable = tf.Variable([2.0, -4.0], name=name)
+        optimizer = optimizers.make(TRAIN)
+        optimizer.build([variable])
+        optimizer.apply_gradients([(tf.zeros(2), variable)])
+        # The first step has a quarter of the peak rate; a zero gradient leaves the decay alone.
+        share = 1.0 - 0.5 * 0.1 if is_decayed else 1.0
+        np.testing.assert_allclose(variable, [2.0 * share, -4.0 * share], rtol=1e-6)
+
+    def test_learning_rate_follows_the_steps(self):
+        variable = tf.Variable([1.0], name="kernel")
+        optimizer = optimizers.make(dataclasses.replace(TRAIN, weight_decay=0.0))
+        optimizer.build([variable])
+        moves = []
+        for _ in range(3):
+            before = variable.numpy()
+            optimizer.apply_gradients([(tf.ones(1), variable)])
+            moves.append(float((before - variable.numpy())[0]))
+        # Adam moves by the rate where the gradient does not change.
+        np.testing.assert_allclose(moves, [0.1, 0.2, 0.3], rtol=1e-4)
+        np.testing.assert_allclose(optimizer.learning_rate.numpy(), 0.3, rtol=1e-6)  # that of the last step
+        assert int(optimizer.iterations) == 3

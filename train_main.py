@@ -1,0 +1,97 @@
+"""Trains a 3D Mask R-CNN: python train_main.py --strategy=mirrored"""
+
+import dataclasses
+import pathlib
+
+from configs import command_line, schema
+
+from absl import flags  # isort: skip
+
+STRATEGY = flags.DEFINE_enum(
+    "strategy", "one_device", ["one_device", "mirrored", "multi_worker"], "how the model is replicated"
+)
+CONFIG = command_line.define_config_flag()
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default: runs/<config name>/model")
+LOGICAL_DEVICES = flags.DEFINE_integer("logical_devices", 0, "split the CPU into this many devices", lower_bound=0)
+WANDB = flags.DEFINE_enum("wandb", "auto", ["auto", "online", "offline", "disabled"], "where wandb keeps the run")
+
+
+def main():
+    """Trains, or goes on with, the run in --workdir."""
+    config = command_line.resolve(CONFIG)
+    workdir = pathlib.Path(WORKDIR.value or f"runs/{config.name}/model")
+
+    from data import convert, pipeline, records
+    from data.errors import InputError
+    from model.mask_rcnn import MaskRCNN
+    from training import checkpoints, loop, optimizers, tracking
+    from training import strategy as strategies
+
+    strategy = strategies.make(STRATEGY.value, LOGICAL_DEVICES.value)
+    replicas = strategy.num_replicas_in_sync
+    if config.train.batch_size % replicas:
+        raise InputError(
+            f"train.batch_size: expected a multiple of {replicas} replicas, came {config.train.batch_size}"
+        )
+    is_chief = strategies.is_chief(strategy)
+
+    manifest = convert.ensure_records(config.data)
+    records.check_matches(manifest, config.data.classes, config.input.channels)
+    if is_chief:
+        checkpoints.claim(workdir, schema.to_json(config), lambda text: _differences(config, text))
+
+    with strategy.scope():
+        model = MaskRCNN(
+            config.model, num_classes=len(config.data.classes), patch_size=config.input.patch_size, name="mask_rcnn"
+        )
+        model.build_variables(config.input.channels)
+        optimizer = optimizers.make(config.train)
+        optimizer.build(model.trainable_variables)
+    resumed = checkpoints.restore_latest(workdir, model, optimizer)
+    step = int(optimizer.iterations.numpy())
+    print(f"{model.count_params():,} parameters on {replicas} replica(s), {STRATEGY.value}", flush=True)
+    print(f"resumed from {resumed}" if resumed else f"new run in {workdir}", flush=True)
+    if step >= config.train.steps:
+        print(f"already trained for {step} steps", flush=True)
+        return
+
+    def batches(context):
+        return pipeline.train_batches(
+            config.data.records,
+            manifest,
+            config.input,
+            batch_size=context.get_per_replica_batch_size(config.train.batch_size),
+            seed=config.train.seed + step,  # a resumed run sees other patches than it began with
+            num_input_pipelines=context.num_input_pipelines,
+            input_pipeline_id=context.input_pipeline_id,
+        )
+
+    iterator = iter(strategy.distribute_datasets_from_function(batches))
+    manager = checkpoints.manager(workdir, model, optimizer, config.train.keep_checkpoints, is_chief=is_chief)
+    tracker = None
+    if is_chief:
+        as_dict = dataclasses.asdict(config)
+        tracker = tracking.Tracker(
+            workdir, project="mask-rcnn-3d", config=as_dict, steps=config.train.steps, mode=WANDB.value
+        )
+    try:
+        loop.train(
+            loop.make_train_steps(strategy, model, optimizer, config.train),
+            iterator,
+            optimizer,
+            config.train,
+            on_log=tracker.log if tracker else lambda *_: None,
+            on_checkpoint=lambda number: manager.save(checkpoint_number=number),
+        )
+    finally:
+        if tracker:
+            tracker.close()
+    print(f"trained: checkpoints in {workdir}", flush=True)
+
+
+def _differences(config, text):
+    return schema.differences(config, schema.from_json(text))
+
+
+if __name__ == "__main__":
+    command_line.run(main)

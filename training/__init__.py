@@ -1,0 +1,1 @@
+"""Optimisation: strategy, optimizer, loop, checkpoints, tracking."""
