@@ -1,0 +1,76 @@
+"""Scores a trained run on held-out volumes: python evaluate_main.py --workdir=runs/shapes_small/model --split=val"""
+
+import json
+import pathlib
+
+from configs import command_line, schema
+
+from absl import flags  # isort: skip
+
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
+RECORDS = flags.DEFINE_string("records", None, "folder of the records; default: those of the run's config")
+SPLIT = flags.DEFINE_enum("split", "val", schema.SPLITS, "which volumes")
+OUTPUT = flags.DEFINE_string("output", None, "folder for metrics and pictures; default: <workdir>/evaluation_<split>")
+NUM_PICTURES = flags.DEFINE_integer("num_pictures", 4, "volumes that are drawn", lower_bound=0)
+
+
+def main():
+    """Evaluates the newest checkpoint, writes metrics.json and pictures, prints the table."""
+    workdir = pathlib.Path(WORKDIR.value)
+    output = pathlib.Path(OUTPUT.value or workdir / f"evaluation_{SPLIT.value}")
+
+    import tqdm
+
+    from data import pipeline, records
+    from data.atomic import replacing
+    from evaluation import matching, metrics
+    from serving.inference import VolumeDetector
+    from training import checkpoints, restore
+
+    config = command_line.read_config(checkpoints.read_config_text(workdir))
+    folder = RECORDS.value or config.data.records
+    manifest = records.read_manifest(folder)
+    records.check_matches(manifest, config.data.classes, config.input.channels)
+    volumes = pipeline.volumes(folder, manifest, SPLIT.value, config.input)
+    detector = VolumeDetector(restore.load_model(workdir, config), config)
+
+    output.mkdir(parents=True, exist_ok=True)
+    matches = []
+    for number, truth in enumerate(tqdm.tqdm(volumes, desc="evaluate", mininterval=2)):
+        found = detector.detect(truth["volume"])
+        matches.append(matching.match_volume(found, truth, config.model.detections.mask_threshold))
+        if number < NUM_PICTURES.value:
+            _draw(output / f"{truth['name']}.png", found, truth, config)
+    summary = metrics.summarize(matches, config.data.classes)
+    with replacing(output / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    print(metrics.table(summary))
+    print(f"metrics and pictures in {output}")
+
+
+def _draw(path, found, truth, config):
+    """A picture of the detections over one volume, with the truth below."""
+    from evaluation import report
+    from ops import masks
+
+    count, shape = int(found["num_detections"]), truth["instance_ids"].shape
+    threshold = config.model.detections.mask_threshold
+    labels = masks.label_volume(found["masks"], found["boxes"], found["valid"], shape, threshold)
+    names = [
+        f"{config.data.classes[class_id - 1]} {score:.2f}"
+        for class_id, score in zip(found["class_ids"][:count].numpy(), found["scores"][:count].numpy(), strict=True)
+    ]
+    report.draw_slices(
+        path,
+        truth["volume"][..., 0],
+        labels.numpy(),
+        found["boxes"][:count].numpy(),
+        names,
+        spacing=truth["spacing"],
+        truth=truth["instance_ids"],
+        title=f"{truth['name']}: {count} detections, {len(truth['class_ids'])} truths",
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main)

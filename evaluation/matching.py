@@ -1,0 +1,33 @@
+"""One volume's detections against its truths."""
+
+import numpy as np
+
+from evaluation import metrics
+from ops import masks as mask_ops
+
+
+def match_volume(detections, truth, mask_threshold):
+    """Overlaps of every detection with every truth.
+
+    Args:
+      detections: dict of tensors as `VolumeDetector.detect` returns it.
+      truth: dict of arrays: instance_ids [Z, Y, X] int32 with ids 1..N, boxes [N, 6] float32, class_ids [N] int32.
+      mask_threshold: a voxel belongs to a detection where its mask is at least this.
+
+    Returns:
+      metrics.VolumeMatch. Every detection has its own full mask here; overlaps are not resolved.
+    """
+    count = int(detections["num_detections"])
+    boxes = detections["boxes"][:count]
+    lo, hi = mask_ops.covered_voxels(boxes, truth["instance_ids"].shape)
+    crops = [
+        (lo[d].numpy(), mask_ops.resample(detections["masks"][d], boxes[d], lo[d], hi[d]).numpy() >= mask_threshold)
+        for d in range(count)
+    ]
+    return metrics.VolumeMatch(
+        box_iou=metrics.box_iou(boxes.numpy(), truth["boxes"]),
+        mask_iou=metrics.mask_iou(crops, truth["instance_ids"], len(truth["class_ids"])),
+        scores=detections["scores"][:count].numpy(),
+        class_ids=detections["class_ids"][:count].numpy(),
+        gt_class_ids=np.asarray(truth["class_ids"]),
+    )

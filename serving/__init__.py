@@ -1,0 +1,1 @@
+"""Whole volumes: tiling, merging, the SavedModel and what reads it."""

@@ -1,0 +1,167 @@
+"""Finds the objects in a file with nothing but the SavedModel: an example to copy, which needs no code of this project.
+
+python client.py --model=SAVED_MODEL --input=scan.nii.gz --output=answers
+
+Needs numpy and tensorflow; SimpleITK for NIfTI, tifffile for TIFF, matplotlib for the picture.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+
+PROJECT = {"configs", "data", "evaluation", "model", "ops", "serving", "training"}
+
+
+def main():
+    """Reads the volume, asks the model, writes labels, JSON and a picture, prints a table."""
+    parser = argparse.ArgumentParser(description="Finds the objects in a volume.")
+    parser.error = fail  # one line, as for every other error
+    parser.add_argument("--model", required=True, type=pathlib.Path, help="folder of the SavedModel")
+    parser.add_argument("--input", required=True, type=pathlib.Path, help=f"volume: {', '.join(READERS)}")
+    parser.add_argument("--output", required=True, type=pathlib.Path, help="folder for the answers")
+    args = parser.parse_args()
+
+    volume, write_labels = read(args.input)
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"--output={args.output}: expected a folder: {error.strerror}")
+    found, rows = ask(args.model, volume)
+    suffix = suffix_of(args.input)
+    stem = args.output / args.input.name[: -len(suffix)]
+    write_labels(f"{stem}_labels{suffix}", found["labels"])
+    pathlib.Path(f"{stem}.json").write_text(json.dumps(rows, indent=2) + "\n")
+    draw(f"{stem}.png", volume[..., 0], found["labels"], rows)
+    for row in rows:
+        print(f"{row['id']:4d}  {row['class']:<16} {row['score']:.3f}  {row['voxels']:8d} voxels  box {row['box']}")
+    loaded = PROJECT & set(sys.modules)
+    assert not loaded, f"project modules were imported: {loaded}"
+    print(f"{len(rows)} object(s) in {stem}_labels{suffix}; no project module was loaded")
+
+
+def ask(path, volume):
+    """The model's answer as a dict of arrays, and one dict per object."""
+    try:
+        classes = json.loads((path / "assets" / "config.json").read_text())["data"]["classes"]
+        model = tf.saved_model.load(str(path))  # held until the answer is there: it owns the weights
+    except (OSError, ValueError, KeyError) as error:
+        fail(f"--model={path}: expected a SavedModel of this project: {error}")
+    segment = model.signatures["serving_default"]
+    channels = segment.structured_input_signature[1]["volume"].shape[-1]
+    if volume.shape[-1] != channels:
+        fail(f"expected {channels} channel(s), came {volume.shape[-1]}")
+    found = {name: value.numpy() for name, value in segment(volume=tf.constant(volume)).items()}
+    voxels = np.bincount(found["labels"].ravel(), minlength=found["num_detections"] + 1)
+    rows = [
+        {
+            "id": i + 1,  # the value of its voxels in the label volume; class 0 is the background
+            "class": classes[found["class_ids"][i] - 1],
+            "score": round(float(found["scores"][i]), 4),
+            "box": [round(float(edge), 1) for edge in found["boxes"][i]],  # z0, y0, x0, z1, y1, x1 in voxels
+            "voxels": int(voxels[i + 1]),
+        }
+        for i in range(found["num_detections"])
+    ]
+    return found, rows
+
+
+def read(path):
+    """Voxels [Z, Y, X, C] float32, and a function (path, labels) that writes labels on the same grid."""
+    if not path.is_file():
+        fail(f"--input={path}: expected a file, found none")
+    try:
+        array, write_labels = READERS[suffix_of(path)](path)
+    except Exception as error:  # a damaged file raises whatever its library trips over
+        fail(f"--input={path}: cannot be read: {error}")
+    if array.ndim not in (3, 4) or array.size == 0 or array.dtype.kind not in "biuf":
+        fail(f"--input={path}: expected numbers [z, y, x] or [z, y, x, channel], came {array.dtype} {array.shape}")
+    volume = array.astype(np.float32).reshape(*array.shape[:3], -1)
+    if not np.isfinite(volume).all():
+        fail(f"--input={path}: expected finite voxels, came {np.count_nonzero(~np.isfinite(volume))} that are not")
+    return volume, write_labels
+
+
+def read_nifti(path):
+    """A fourth axis is one of channels; labels lie in the world where the scan lies."""
+    import SimpleITK
+
+    image = SimpleITK.ReadImage(str(path))
+    array = SimpleITK.GetArrayFromImage(image)
+    if image.GetDimension() == 4:
+        array, image = np.moveaxis(array, 0, -1), image[:, :, :, 0]
+
+    def write_labels(target, labels):
+        result = SimpleITK.GetImageFromArray(labels.astype(np.uint16))
+        result.CopyInformation(image)
+        SimpleITK.WriteImage(result, str(target), useCompression=True)
+
+    return array, write_labels
+
+
+def read_tiff(path):
+    """A stack of slices, with a channel axis where the file names one; labels keep resolution and spacing."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        axes, array = tiff.series[0].axes, tiff.series[0].asarray()
+        tags, metadata = tiff.pages[0].tags, tiff.imagej_metadata or {}
+        resolution = [tags.valueof(name, default=(1, 1)) for name in ("XResolution", "YResolution")]
+    for channel in set(axes) & set("CS"):
+        array = np.moveaxis(array, axes.index(channel), -1)
+    kept = {"axes": "ZYX"} | {name: metadata[name] for name in ("spacing", "unit") if name in metadata}
+
+    def write_labels(target, labels):
+        tifffile.imwrite(target, labels.astype(np.uint16), imagej=True, resolution=resolution, metadata=kept)
+
+    return array, write_labels
+
+
+def read_npz(path):
+    """The array `image`; labels keep its `spacing`, if there is one."""
+    with np.load(path, allow_pickle=False) as archive:
+        image = archive["image"]
+        kept = {name: archive[name] for name in archive.files if name == "spacing"}
+    return image, lambda target, labels: np.savez_compressed(target, labels=labels, **kept)
+
+
+READERS = {".nii.gz": read_nifti, ".nii": read_nifti, ".tiff": read_tiff, ".tif": read_tiff, ".npz": read_npz}
+
+
+def suffix_of(path):
+    """The file's format by its name."""
+    for suffix in READERS:
+        if path.name.lower().endswith(suffix):
+            return suffix
+    return fail(f"--input={path}: expected {', '.join(READERS)}")
+
+
+def draw(path, volume, labels, rows):
+    """Writes three slices through the best object, or the middle, with the labels in colour, as a PNG."""
+    from matplotlib.figure import Figure
+
+    box = np.array(rows[0]["box"] if rows else [0, 0, 0, *volume.shape])
+    centre = np.minimum((box[:3] + box[3:]) // 2, np.array(volume.shape) - 1).astype(int)
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    for axis, panel in enumerate(figure.subplots(1, 3)):
+        grey, ids = (np.take(array, centre[axis], axis) for array in (volume, labels))
+        panel.imshow(grey, cmap="gray")
+        panel.imshow(np.ma.masked_equal(ids, 0), cmap="hsv", vmin=1, vmax=len(rows) + 1, alpha=0.4)
+        panel.set(title=f"{'zyx'[axis]} = {centre[axis]}", ylabel="yzz"[axis], xlabel="xxy"[axis])
+    figure.savefig(path)
+
+
+def fail(message):
+    """Ends the program with one line."""
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

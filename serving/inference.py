@@ -1,0 +1,162 @@
+"""Whole volumes of any size: tiles of the patch size in, one set of detections and a label volume out.
+
+Everything is TensorFlow, so the SavedModel does the same as `predict_main.py` from a checkpoint.
+"""
+
+import tensorflow as tf
+
+from data import intensity
+from ops import boxes as box_ops
+from ops import masks as mask_ops
+from ops import nms3d, tiles
+
+# A box this near (voxels) to a face that its tile shares with the volume's inside may be cut there.
+CUT_MARGIN = 1.5
+# A cut box of which a better box of its class holds this share is a piece of it.
+PIECE_SHARE = 0.5
+
+
+class VolumeDetector(tf.Module):
+    """Finds the objects of whole volumes."""
+
+    def __init__(self, model, config):
+        """Wraps a trained network.
+
+        Args:
+          model: MaskRCNN, built.
+          config: the Config that it was trained with.
+        """
+        super().__init__()
+        self.model = model
+        self.patch_size = tuple(config.input.patch_size)
+        self.normalization = config.input.normalization
+        self.overlap = tuple(config.inference.overlap)
+        self.merge_iou = config.inference.merge_iou
+        self.max_detections = config.inference.max_detections
+        self.mask_threshold = config.model.detections.mask_threshold
+        volume = tf.TensorSpec([None, None, None, config.input.channels], tf.float32, name="volume")
+        patches = tf.TensorSpec([None, *self.patch_size, config.input.channels], tf.float32, name="volume")
+        # The one trace of the network, which all that is traced below and exported shares.
+        self.network = tf.function(lambda volume: model(volume), input_signature=[patches])
+        self.detect = tf.function(self._detect, input_signature=[volume])
+        self.segment = tf.function(self._segment, input_signature=[volume])
+
+    def _segment(self, volume):
+        """Detections and the label volume of a volume as it comes from a file.
+
+        Args:
+          volume: [Z, Y, X, C] float32, intensities of the source.
+
+        Returns:
+          What `detect` returns, and labels [Z, Y, X] int32: row d of the detections has label d + 1; where masks
+          overlap the better score wins.
+        """
+        found = self._detect(intensity.normalize(volume, self.normalization))
+        found["labels"] = mask_ops.label_volume(
+            found["masks"], found["boxes"], found["valid"], tf.shape(volume)[:3], self.mask_threshold
+        )
+        return found
+
+    def _detect(self, volume):
+        """Detections of a normalised volume.
+
+        Args:
+          volume: [Z, Y, X, C] float32, normalised.
+
+        Returns:
+          dict, best first and padded to `inference.max_detections`: boxes [D, 6] float32 voxels, scores [D] float32,
+          class_ids [D] int32, masks [D, M, M, M] float32 over the box, valid [D] bool, num_detections int32.
+        """
+        shape = tf.shape(volume)[:3]
+        missing = tf.maximum(tf.constant(self.patch_size) - shape, 0)
+        padded = tf.pad(volume, tf.stack([tf.zeros(4, tf.int32), tf.concat([missing, [0]], axis=0)], axis=1))
+        starts = tiles.tile_starts(shape, self.patch_size, self.overlap)
+
+        def one_tile(start):
+            tile = tf.slice(padded, tf.concat([start, [0]], axis=0), [*self.patch_size, volume.shape[-1]])
+            return {name: value[0] for name, value in self.network(tile[tf.newaxis]).items()}
+
+        outputs = self.network.get_concrete_function().structured_outputs
+        signature = {name: tf.TensorSpec(spec.shape[1:], spec.dtype) for name, spec in outputs.items()}
+        # One tile at a time: the network itself uses all cores.
+        found = tf.map_fn(one_tile, starts, fn_output_signature=signature, parallel_iterations=1)
+        return self._merge(found, starts, shape)
+
+    def _merge(self, found, starts, shape):
+        """One answer per object from the detections of all tiles: a dict as `_detect` returns it."""
+        starts = tf.cast(starts, tf.float32)[:, tf.newaxis]  # [N, 1, 3]
+        boxes = found["boxes"] + tf.concat([starts, starts], axis=-1)  # [N, D, 6]
+        is_cut = tf.reshape(self._is_cut(boxes, starts, shape), [-1])
+        unclipped = tf.reshape(boxes, [-1, 6])
+        boxes = box_ops.clip(unclipped, shape)
+        scores, class_ids = tf.reshape(found["scores"], [-1]), tf.reshape(found["class_ids"], [-1])
+        # Padding, and boxes that lie wholly in what was padded to fill a tile, are never kept.
+        is_real = tf.reshape(found["valid"], [-1]) & (box_ops.volume(boxes) > 0.0)
+
+        # A whole object goes before a cut one, whatever their scores. Twice as many as asked for, so that weak whole
+        # objects do not push good cut ones out before the final order, by score, is made.
+        rank = tf.where(is_real, tf.where(is_cut, scores - 1.0, scores), float("nan"))
+        index, valid = nms3d.nms3d(
+            boxes, rank, class_ids=class_ids, iou_threshold=self.merge_iou, max_outputs=2 * self.max_detections
+        )
+        kept_boxes, kept_classes = tf.gather(boxes, index), tf.gather(class_ids, index)
+        valid &= ~(tf.gather(is_cut, index) & _is_piece(kept_boxes, kept_classes, valid))
+        scores = tf.where(valid, tf.gather(scores, index), 0.0)
+
+        order = tf.argsort(tf.where(valid, scores, -1.0), direction="DESCENDING", stable=True)
+        order = order[: self.max_detections]
+        index, valid = tf.gather(index, order), tf.gather(valid, order)
+        masks = tf.gather(tf.reshape(found["masks"], [-1, *self.model.mask_size]), index)
+        masks = _crop(masks, tf.gather(unclipped, index), tf.gather(boxes, index))
+        return {
+            "boxes": tf.where(valid[:, tf.newaxis], tf.gather(boxes, index), 0.0),
+            "scores": tf.gather(scores, order),
+            "class_ids": tf.where(valid, tf.gather(class_ids, index), 0),
+            "masks": tf.where(valid[:, tf.newaxis, tf.newaxis, tf.newaxis], masks, 0.0),
+            "valid": valid,
+            "num_detections": tf.reduce_sum(tf.cast(valid, tf.int32)),
+        }
+
+    def _is_cut(self, boxes, starts, shape):
+        """Whether a box reaches a face of its tile behind which the volume goes on: [N, D] bool."""
+        shape, size = tf.cast(shape, tf.float32), tf.constant(self.patch_size, tf.float32)
+        stops = starts + size
+        below = (boxes[..., :3] <= starts + CUT_MARGIN) & (starts > 0.0)
+        above = (boxes[..., 3:] >= stops - CUT_MARGIN) & (stops < shape)
+        return tf.reduce_any(below | above, axis=-1)
+
+
+def _crop(masks, boxes, parts):
+    """Masks over parts of their boxes, linearly interpolated: a clipped box keeps its mask in place.
+
+    Args:
+      masks: [D, M, M, M] float32.
+      boxes: [D, 6] float32, voxels, of the masks.
+      parts: [D, 6] float32, voxels, inside the boxes.
+
+    Returns:
+      [D, M, M, M] float32.
+    """
+    for axis in range(3):
+        size = masks.shape[1]
+        lo, hi = boxes[:, axis, tf.newaxis], boxes[:, axis + 3, tf.newaxis]
+        part_lo, part_hi = parts[:, axis, tf.newaxis], parts[:, axis + 3, tf.newaxis]
+        centres = part_lo + (part_hi - part_lo) * (tf.range(size, dtype=tf.float32) + 0.5) / size  # [D, M]
+        cells = tf.math.divide_no_nan(centres - lo, hi - lo) * size - 0.5
+        cells = tf.clip_by_value(cells, 0.0, size - 1.0)
+        weights = tf.maximum(1.0 - tf.abs(cells[..., tf.newaxis] - tf.range(size, dtype=tf.float32)), 0.0)
+        # Contract the first axis; the result takes its place last, so three turns restore the order.
+        masks = tf.einsum("dmyx,dnm->dyxn", masks, weights)
+    return masks
+
+
+def _is_piece(boxes, class_ids, valid):
+    """Whether an earlier box of the same class holds most of a box: [D] bool."""
+    lo = tf.maximum(boxes[:, tf.newaxis, :3], boxes[tf.newaxis, :, :3])
+    hi = tf.minimum(boxes[:, tf.newaxis, 3:], boxes[tf.newaxis, :, 3:])
+    shared = tf.reduce_prod(tf.maximum(hi - lo, 0.0), axis=-1)  # [D, D]
+    share = tf.math.divide_no_nan(shared, box_ops.volume(boxes)[:, tf.newaxis])
+    rows = tf.range(tf.shape(boxes)[0])
+    is_earlier = rows[tf.newaxis, :] < rows[:, tf.newaxis]
+    same_class = class_ids[:, tf.newaxis] == class_ids[tf.newaxis, :]
+    return tf.reduce_any((share > PIECE_SHARE) & is_earlier & same_class & valid[tf.newaxis, :], axis=1)

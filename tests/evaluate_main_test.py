@@ -1,0 +1,82 @@
+import json
+
+import pytest
+
+from configs import schema
+from data import convert
+from tests import mains, tiny
+
+
+@pytest.fixture(scope="module")
+def results(untrained_run, tmp_path_factory):
+    """What evaluations of the tiny run end with, and the folder that they wrote."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    volumes = schema.Synthetic(shape=(9, 20, 31), count=(1, 2), base_size=2.0, num_train=1, num_val=3, num_test=0)
+    data = schema.Data(classes=("ellipsoid", "cuboid", "pyramid"), synthetic=volumes)
+    convert.convert(data, folder / "other_classes", progress=False)
+    data.classes = tiny.CLASSES
+    _write_files(folder / "files")
+    convert.convert(schema.Data(source=str(folder / "files"), classes=tiny.CLASSES), folder / "records", progress=False)
+    run = f"--workdir={untrained_run}"
+    commands = {
+        "val": [run, f"--records={folder}/records", f"--output={folder}/out", "--num_pictures=1"],
+        "no run": [f"--workdir={folder}/absent"],
+        "no records": [run, f"--records={folder}/absent"],
+        "empty split": [run, f"--records={folder}/records", "--split=test", f"--output={folder}/none"],
+        "other classes": [run, f"--records={folder}/other_classes", f"--output={folder}/none"],
+    }
+    return mains.run_each("evaluate_main", commands), folder
+
+
+def _write_files(folder):
+    """Three validation cases, the last of them without any object, and one training case."""
+    import numpy as np
+
+    from data.cases import write_case_classes
+    from data.writers import write_volume
+
+    rng = np.random.default_rng(0)
+    names = {"train": ["a"], "val": ["b", "c", "d"]}
+    for name in [n for split in names.values() for n in split]:
+        labels = np.zeros((9, 20, 31), np.uint8)
+        if name != "d":
+            labels[2:5, 3:9, 4:13] = 1
+            labels[6:8, 12:18, 20:25] = 2
+        write_volume(folder / "images" / f"{name}.nii.gz", labels + rng.normal(0, 0.1, labels.shape), (2.0, 1.0, 1.0))
+        write_volume(folder / "labels" / f"{name}.nii.gz", labels, (2.0, 1.0, 1.0))
+        write_case_classes(folder / "labels" / f"{name}.json", list(tiny.CLASSES[: int(labels.max())]))
+    (folder / "split.json").write_text(json.dumps(names))
+
+
+class EvaluateMainTest:
+    def test_help_names_every_flag(self):
+        text = mains.run("evaluate_main", "--help").out
+        assert all(f"--{flag}" in text for flag in ("workdir", "records", "split", "output", "num_pictures"))
+
+    def test_writes_metrics_and_a_picture_and_prints_the_table(self, results):
+        results, folder = results
+        assert results["val"].code == 0, results["val"].err
+        summary = json.loads((folder / "out" / "metrics.json").read_text())
+        assert summary["num_volumes"] == 3
+        assert summary["num_truths"] == 4
+        assert list(summary["mask_ap"]) == ["0.10", "0.20", "0.30", "0.40", "0.50", "0.60", "0.70", "0.75"]
+        assert set(summary["box_ap"]["0.50"]) == {"pooled", "mean", *tiny.CLASSES}
+        assert len(list((folder / "out").glob("*.png"))) == 1
+        assert "box AP" in results["val"].out
+        assert "mask AP" in results["val"].out
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("no run", "expected a run with config.json, found none"),
+            ("no records", "no records at"),
+            ("empty split", "test"),
+            ("other classes", "ellipsoid"),
+        ],
+    )
+    def test_misuse_is_one_line_and_leaves_nothing(self, results, name, words):
+        results, folder = results
+        assert results[name].code == 2
+        assert words in results[name].err
+        assert results[name].err.count("\n") == 1
+        assert not (folder / "none").exists()

@@ -1,0 +1,137 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import SimpleITK
+from matplotlib import image as matplotlib_image
+
+from data import readers, writers
+from tests import mains
+
+SHAPE, SPACING = (9, 21, 37), (2.5, 0.75, 0.5)
+DIRECTION = (0.8, 0.0, 0.6, 0.0, 1.0, 0.0, -0.6, 0.0, 0.8)
+
+
+def write_scans(folder):
+    """The same volume as an oblique NIfTI, a TIFF and an NPZ, and three files that cannot be answered."""
+    array = np.random.default_rng(0).normal(300, 50, SHAPE).astype(np.float32)
+    image = SimpleITK.GetImageFromArray(array)
+    image.SetSpacing(SPACING[::-1])
+    image.SetOrigin((10, -20, 5))
+    image.SetDirection(DIRECTION)
+    SimpleITK.WriteImage(image, str(folder / "scan.nii.gz"))
+    writers.write_volume(folder / "scan.tif", array, SPACING)
+    writers.write_volume(folder / "scan.npz", array, SPACING)
+    writers.write_volume(folder / "two_channels.npz", np.stack([array, array], axis=-1), SPACING)
+    array[1, 2, 3] = np.inf
+    writers.write_volume(folder / "infinite.npz", array, SPACING)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("scans")
+
+
+@pytest.fixture(scope="module")
+def results(folder, untrained_run, saved_model):
+    write_scans(folder)
+    run, model = f"--workdir={untrained_run}", f"--model={saved_model[0]}"
+    output = f"--output={folder / 'answers'}"
+    return mains.run_each(
+        "predict_main",
+        {
+            ".nii.gz": [run, f"--input={folder / 'scan.nii.gz'}", output],
+            ".tif": [model, f"--input={folder / 'scan.tif'}", f"{output}_tif"],
+            ".npz": [model, f"--input={folder / 'scan.npz'}", f"{output}_npz"],
+            "no model": [f"--input={folder / 'scan.tif'}", output],
+            "two models": [run, model, f"--input={folder / 'scan.tif'}", output],
+            "missing input": [model, f"--input={folder / 'nowhere.tif'}", output],
+            "missing workdir": [f"--workdir={folder / 'nowhere'}", f"--input={folder / 'scan.tif'}", output],
+            "missing model": [f"--model={folder / 'nowhere'}", f"--input={folder / 'scan.tif'}", output],
+            "channels": [model, f"--input={folder / 'two_channels.npz'}", output],
+            "infinite": [model, f"--input={folder / 'infinite.npz'}", output],
+            "output": [model, f"--input={folder / 'scan.tif'}", f"--output={folder / 'scan.tif'}"],
+        },
+    )
+
+
+class AnswerTest:
+    @pytest.mark.parametrize("suffix", [".nii.gz", ".tif", ".npz"])
+    def test_writes_labels_tables_and_a_picture(self, results, folder, suffix):
+        assert (results[suffix].code, results[suffix].err) == (0, "")
+        output = folder / {".nii.gz": "answers", ".tif": "answers_tif", ".npz": "answers_npz"}[suffix]
+        assert sorted(path.name for path in output.iterdir()) == [
+            "scan_detections.csv",
+            "scan_detections.json",
+            f"scan_instances{suffix}",
+            "scan_slices.png",
+        ]
+        answer = json.loads((output / "scan_detections.json").read_text())
+        table = answer["detections"]
+        assert answer["source"] == f"scan{suffix}"
+        assert len(table) > 0
+        assert {row["class"] for row in table} <= {"plate", "rod"}
+        assert [row["id"] for row in table] == list(range(1, len(table) + 1))
+        with (output / "scan_detections.csv").open(newline="") as file:
+            assert [row["score"] for row in csv.DictReader(file)] == [str(row["score"]) for row in table]
+        labels = readers.read_volume(output / f"scan_instances{suffix}")
+        assert labels.array.shape == SHAPE
+        np.testing.assert_allclose(labels.spacing, SPACING, rtol=1e-6)
+        voxels = np.bincount(labels.array.ravel(), minlength=len(table) + 1)[1:]
+        assert [row["voxels"] for row in table] == voxels.tolist()
+        assert matplotlib_image.imread(output / "scan_slices.png").ndim == 3
+        lines = results[suffix].out.splitlines()
+        assert lines[0].split()[:2] == ["1", table[0]["class"]]
+        assert lines[-1].startswith(f"{len(table)} detection(s); ")
+
+    def test_checkpoint_and_saved_model_agree(self, results, folder):
+        tables = [
+            json.loads((folder / name / "scan_detections.json").read_text())["detections"]
+            for name in ("answers", "answers_tif", "answers_npz")
+        ]
+        for mine, *others in zip(*tables, strict=True):
+            for other in others:
+                assert [other[name] for name in ("class", "voxels")] == [mine[name] for name in ("class", "voxels")]
+                assert other["score"] == pytest.approx(mine["score"], abs=2e-4)
+                assert other["volume_mm3"] == pytest.approx(mine["volume_mm3"], abs=2e-3)
+                for edge in ("z0", "y0", "x0", "z1", "y1", "x1"):
+                    assert other[edge] == pytest.approx(mine[edge], abs=0.02)
+
+    def test_nifti_labels_lie_where_the_scan_lies(self, results, folder):
+        assert results[".nii.gz"].code == 0
+        scan, labels = (
+            SimpleITK.ReadImage(str(folder / name)) for name in ("scan.nii.gz", "answers/scan_instances.nii.gz")
+        )
+        assert labels.GetSize() == scan.GetSize()
+        np.testing.assert_allclose(labels.GetOrigin(), scan.GetOrigin(), atol=1e-6)
+        np.testing.assert_allclose(labels.GetSpacing(), scan.GetSpacing(), atol=1e-6)
+        np.testing.assert_allclose(labels.GetDirection(), scan.GetDirection(), atol=1e-6)
+        np.testing.assert_allclose(labels.GetDirection(), DIRECTION, atol=1e-6)
+
+
+class MisuseTest:
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("no model", "expected one of --workdir and --model, came none"),
+            ("two models", "expected one of --workdir and --model, came both"),
+            ("missing input", "nowhere.tif: expected a volume file, got nothing at that path"),
+            ("missing workdir", "nowhere: expected a run with config.json, found none; train one first"),
+            ("missing model", "nowhere: expected a SavedModel with config.json among its assets, found none"),
+            ("channels", "two_channels.npz: expected 1 channel(s), came 2"),
+            ("infinite", "infinite.npz: expected finite voxels, came 1 that are not"),
+            ("output", "scan.tif: expected a folder, came a file"),
+        ],
+    )
+    def test_one_line(self, results, name, words):
+        mains.assert_misuse(results[name], words)
+
+    def test_input_is_required(self):
+        mains.assert_misuse(mains.run("predict_main", "--workdir=runs"), "flag --input=None")
+
+    def test_help(self):
+        result = mains.run("predict_main", "--help")
+        assert result.err == ""
+        for words in ("python predict_main.py --workdir=... --input=scan.nii.gz", "--model:", "--output:"):
+            assert words in result.out

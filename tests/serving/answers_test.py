@@ -1,0 +1,95 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from data.readers import Volume, read_volume
+from serving import answers
+
+CLASSES = ("plate", "rod")
+SPACING = (2.5, 0.75, 0.5)
+# Turned about z by the angle of the 3-4-5 triangle; columns for z, y, x, rows for world x, y, z.
+AFFINE = [
+    [0.0, -0.6 * 0.75, 0.8 * 0.5, 10.0],
+    [0.0, 0.8 * 0.75, 0.6 * 0.5, -20.0],
+    [2.5, 0.0, 0.0, 5.0],
+    [0.0, 0.0, 0.0, 1.0],
+]
+
+
+def volume(array=None):
+    return Volume(np.zeros((5, 7, 11)) if array is None else array, np.array(SPACING), np.array(AFFINE))
+
+
+def detections(boxes, scores, class_ids, labels):
+    """As `segment` returns them, padded to four rows."""
+    empty = 4 - len(boxes)
+    return {
+        "boxes": np.concatenate([np.reshape(boxes, (-1, 6)), np.zeros((empty, 6))]).astype(np.float32),
+        "scores": np.array([*scores, *[0] * empty], np.float32),
+        "class_ids": np.array([*class_ids, *[0] * empty], np.int32),
+        "num_detections": np.int32(len(boxes)),
+        "labels": labels,
+    }
+
+
+def two_objects():
+    labels = np.zeros((5, 7, 11), np.int32)
+    labels[1:4, 2:6, 3:9] = 2
+    labels[0, 0, :7] = 1
+    return detections([[0, 0, 0, 1, 1, 7], [1, 2, 3, 4, 6, 9]], [0.98767, 0.5], [2, 1], labels)
+
+
+class RowsTest:
+    def test_hand_worked(self):
+        first, second = answers.rows(two_objects(), CLASSES, volume())
+        assert tuple(first) == answers.COLUMNS
+        assert (first["id"], first["class"], first["score"]) == (1, "rod", 0.9877)
+        assert (second["id"], second["class"], second["score"]) == (2, "plate", 0.5)
+        assert [second[name] for name in answers.BOX] == [1, 2, 3, 4, 6, 9]
+        # 7 voxels and 3 * 4 * 6 voxels of 2.5 * 0.75 * 0.5 = 0.9375 mm^3.
+        assert (first["voxels"], first["volume_mm3"]) == (7, 6.562)
+        assert (second["voxels"], second["volume_mm3"]) == (72, 67.5)
+        # The box's centre (2.5, 4, 6) is voxel index (2, 3.5, 5.5):
+        # x = 0.4 * 5.5 - 0.45 * 3.5 + 10, y = 0.3 * 5.5 + 0.6 * 3.5 - 20, z = 2.5 * 2 + 5.
+        assert [second[name] for name in answers.CENTRE] == [10.625, -16.25, 10.0]
+
+    def test_centre_is_where_itk_sees_it(self, tmp_path):
+        image = SimpleITK.GetImageFromArray(np.zeros((5, 7, 11), np.uint8))
+        image.SetSpacing(SPACING[::-1])
+        image.SetOrigin((10, -20, 5))
+        image.SetDirection((0.8, 0.0, 0.6, 0.0, 1.0, 0.0, -0.6, 0.0, 0.8))
+        SimpleITK.WriteImage(image, str(tmp_path / "a.nii.gz"))
+        row = answers.rows(two_objects(), CLASSES, read_volume(tmp_path / "a.nii.gz"))[1]
+        expected = image.TransformContinuousIndexToPhysicalPoint((5.5, 3.5, 2.0))
+        assert [row[name] for name in answers.CENTRE] == pytest.approx(expected, abs=1e-3)
+
+    def test_detection_behind_a_better_one_has_no_voxels(self):
+        labels = np.zeros((5, 7, 11), np.int32)
+        labels[1, 1, 1] = 1
+        table = answers.rows(detections([[1, 1, 1, 2, 2, 2]] * 2, [0.9, 0.8], [1, 2], labels), CLASSES, volume())
+        assert [(row["voxels"], row["volume_mm3"]) for row in table] == [(1, 0.938), (0, 0.0)]
+
+    def test_nothing_found(self):
+        empty = detections([], [], [], np.zeros((5, 7, 11), np.int32))
+        assert answers.rows(empty, CLASSES, volume()) == []
+
+
+class FilesTest:
+    def test_csv_and_json_hold_the_rows(self, tmp_path):
+        table = answers.rows(two_objects(), ('plate, "flat"', "rod"), volume())
+        answers.write_csv(tmp_path / "a.csv", table)
+        answers.write_json(tmp_path / "a.json", table, "scan.nii.gz")
+        with (tmp_path / "a.csv").open(newline="") as file:
+            assert list(csv.DictReader(file)) == [{name: str(value) for name, value in row.items()} for row in table]
+        assert json.loads((tmp_path / "a.json").read_text()) == {"source": "scan.nii.gz", "detections": table}
+
+    def test_empty_table(self, tmp_path):
+        answers.write_csv(tmp_path / "a.csv", [])
+        answers.write_json(tmp_path / "a.json", [], "scan.tif")
+        assert (tmp_path / "a.csv").read_text().splitlines() == [
+            "id,class,score,z0,y0,x0,z1,y1,x1,centre_x_mm,centre_y_mm,centre_z_mm,voxels,volume_mm3"
+        ]
+        assert json.loads((tmp_path / "a.json").read_text()) == {"source": "scan.tif", "detections": []}

@@ -1,0 +1,174 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+import tensorflow as tf
+import tifffile
+from matplotlib import image as matplotlib_image
+
+from data import readers, writers
+from serving import client
+
+SHAPE, SPACING = (11, 21, 37), (2.5, 0.75, 0.5)
+CLIENT = Path(client.__file__)
+
+
+def volume(shape=SHAPE):
+    return np.random.default_rng(0).normal(300, 50, shape).astype(np.float32)
+
+
+def oblique_image():
+    image = SimpleITK.GetImageFromArray(volume())
+    image.SetSpacing(SPACING[::-1])
+    image.SetOrigin((10, -20, 5))
+    image.SetDirection((0.8, 0.0, 0.6, 0.0, 1.0, 0.0, -0.6, 0.0, 0.8))
+    return image
+
+
+@pytest.fixture(scope="module")
+def loaded(saved_model):
+    return tf.saved_model.load(str(saved_model[0]))
+
+
+@pytest.fixture
+def ask(saved_model, loaded, tmp_path, monkeypatch):
+    """Runs the client in this process, which has the project and the model loaded; returns the output folder."""
+    monkeypatch.setattr(client, "PROJECT", set())
+    monkeypatch.setattr(client.tf.saved_model, "load", lambda path: loaded)
+
+    def run(path, *, model=saved_model[0], output=tmp_path / "answers"):
+        monkeypatch.setattr(sys, "argv", ["client.py", f"--model={model}", f"--input={path}", f"--output={output}"])
+        client.main()
+        return output
+
+    return run
+
+
+class ClientTest:
+    def test_needs_no_project_code(self, saved_model, tmp_path):
+        SimpleITK.WriteImage(oblique_image(), str(tmp_path / "scan.nii.gz"))
+        output = tmp_path / "answers"
+        done = subprocess.run(
+            [
+                sys.executable,
+                str(CLIENT),
+                f"--model={saved_model[0]}",
+                f"--input={tmp_path / 'scan.nii.gz'}",
+                f"--output={output}",
+            ],
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        rows = json.loads((output / "scan.json").read_text())
+        assert len(rows) > 0
+        *table, last = done.stdout.splitlines()
+        assert last == f"{len(rows)} object(s) in {output}/scan_labels.nii.gz; no project module was loaded"
+        assert [line.split()[:2] for line in table] == [[str(row["id"]), row["class"]] for row in rows]
+        labels = SimpleITK.ReadImage(str(output / "scan_labels.nii.gz"))
+        np.testing.assert_allclose(labels.GetOrigin(), (10, -20, 5), atol=1e-5)
+        np.testing.assert_allclose(labels.GetSpacing(), SPACING[::-1], atol=1e-6)
+        np.testing.assert_allclose(labels.GetDirection(), oblique_image().GetDirection(), atol=1e-6)
+        counts = np.bincount(SimpleITK.GetArrayFromImage(labels).ravel(), minlength=len(rows) + 1)
+        assert [row["voxels"] for row in rows] == counts[1:].tolist()
+        picture = matplotlib_image.imread(output / "scan.png")
+        assert picture.shape[:2] == (450, 1200)
+
+    def test_imports_nothing_of_the_project(self):
+        imports = [line.split()[1] for line in CLIENT.read_text().splitlines() if line.strip().startswith("import ")]
+        froms = [line.split()[1] for line in CLIENT.read_text().splitlines() if line.strip().startswith("from ")]
+        third_party = {"numpy", "tensorflow", "SimpleITK", "tifffile", "matplotlib.figure"}
+        assert set(imports + froms) - third_party <= set(sys.stdlib_module_names)
+
+    def test_says_so_when_project_code_is_loaded(self, ask, tmp_path, monkeypatch):
+        monkeypatch.setattr(client, "PROJECT", {"data"})
+        np.savez(tmp_path / "a.npz", image=volume())
+        with pytest.raises(AssertionError, match=r"project modules were imported: \{'data'\}"):
+            ask(tmp_path / "a.npz")
+
+    @pytest.mark.parametrize("suffix", [".tif", ".npz", ".nii"])
+    def test_labels_keep_the_grid(self, ask, tmp_path, suffix):
+        path = tmp_path / f"a.b{suffix}"
+        writers.write_volume(path, volume(), SPACING)
+        output = ask(path)
+        labels = readers.read_volume(output / f"a.b_labels{suffix}")
+        assert labels.array.shape == SHAPE
+        assert labels.array.dtype.kind in "iu"
+        np.testing.assert_allclose(labels.spacing, SPACING, rtol=1e-6)
+        rows = json.loads((output / "a.b.json").read_text())
+        counts = np.bincount(labels.array.ravel(), minlength=len(rows) + 1)
+        assert [row["voxels"] for row in rows] == counts[1:].tolist()
+
+    @pytest.mark.parametrize("suffix", [".tif", ".nii.gz"])
+    def test_reads_channels(self, tmp_path, suffix):
+        array = volume((5, 7, 11, 2))
+        writers.write_volume(tmp_path / f"a{suffix}", array, SPACING)
+        read, write_labels = client.read(tmp_path / f"a{suffix}")
+        np.testing.assert_array_equal(read, array)
+        write_labels(tmp_path / f"b{suffix}", np.ones((5, 7, 11), np.int32))
+        labels = readers.read_volume(tmp_path / f"b{suffix}")
+        assert labels.array.shape == (5, 7, 11)
+        np.testing.assert_allclose(labels.spacing, SPACING, rtol=1e-6)
+
+    def test_nothing_found(self, tmp_path):
+        labels = np.zeros((5, 7, 11), np.int32)
+        client.draw(tmp_path / "a.png", volume((5, 7, 11)), labels, [])
+        assert matplotlib_image.imread(tmp_path / "a.png").shape[:2] == (450, 1200)
+
+
+class MisuseTest:
+    def expect(self, capsys, words, run, *args, **kwargs):
+        with pytest.raises(SystemExit) as stop:
+            run(*args, **kwargs)
+        assert stop.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith("error: ")
+        assert words in lines[0]
+
+    def test_missing_argument(self, capsys, monkeypatch):
+        monkeypatch.setattr(sys, "argv", ["client.py", "--model=a"])
+        self.expect(capsys, "the following arguments are required: --input, --output", client.main)
+
+    def test_missing_input(self, ask, capsys, tmp_path):
+        self.expect(capsys, "a.npz: expected a file, found none", ask, tmp_path / "a.npz")
+
+    def test_unknown_format(self, ask, capsys, tmp_path):
+        (tmp_path / "a.txt").write_text("1")
+        self.expect(capsys, "a.txt: expected .nii.gz, .nii, .tiff, .tif, .npz", ask, tmp_path / "a.txt")
+
+    @pytest.mark.parametrize("suffix", [".tif", ".npz", ".nii.gz"])
+    def test_damaged_input(self, ask, capsys, tmp_path, suffix):
+        (tmp_path / f"a{suffix}").write_bytes(b"not a volume")
+        self.expect(capsys, f"a{suffix}: cannot be read: ", ask, tmp_path / f"a{suffix}")
+
+    def test_flat_image(self, ask, capsys, tmp_path):
+        tifffile.imwrite(tmp_path / "a.tif", np.ones((7, 11), np.uint8))
+        self.expect(
+            capsys, "expected numbers [z, y, x] or [z, y, x, channel], came uint8 (7, 11)", ask, tmp_path / "a.tif"
+        )
+
+    def test_voxels_that_are_not_finite(self, ask, capsys, tmp_path):
+        array = volume()
+        array[1, 2, 3] = np.nan
+        np.savez(tmp_path / "a.npz", image=array)
+        self.expect(capsys, "a.npz: expected finite voxels, came 1 that are not", ask, tmp_path / "a.npz")
+
+    def test_missing_model(self, ask, capsys, tmp_path):
+        np.savez(tmp_path / "a.npz", image=volume())
+        words = f"--model={tmp_path}: expected a SavedModel of this project"
+        self.expect(capsys, words, ask, tmp_path / "a.npz", model=tmp_path)
+
+    def test_wrong_channels(self, ask, capsys, tmp_path):
+        np.savez(tmp_path / "a.npz", image=volume((*SHAPE, 2)))
+        self.expect(capsys, "expected 1 channel(s), came 2", ask, tmp_path / "a.npz")
+
+    def test_output_is_a_file(self, ask, capsys, tmp_path):
+        np.savez(tmp_path / "a.npz", image=volume())
+        self.expect(capsys, "a.npz: expected a folder", ask, tmp_path / "a.npz", output=tmp_path / "a.npz")

@@ -1,0 +1,140 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from configs import schema
+from data.errors import InputError
+from serving import export, inference
+from tests import tiny
+
+# One smaller than a patch along two axes, one of several tiles along each.
+SHAPES = [(7, 21, 19), (11, 25, 37)]
+OUTPUTS = {"boxes", "scores", "class_ids", "masks", "valid", "num_detections"}
+ASK = """
+import sys
+import numpy as np, tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+for i, path in enumerate(sys.argv[2:]):
+    found = model.signatures["serving_default"](volume=tf.constant(np.load(path)))
+    np.savez(f"found_{i}.npz", **{name: value.numpy() for name, value in found.items()})
+print(sorted({"configs", "data", "evaluation", "model", "ops", "serving", "training"} & set(sys.modules)))
+"""
+
+
+def volume(shape):
+    return np.random.default_rng(sum(shape)).normal(300, 50, (*shape, 1)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def loaded(saved_model):
+    return tf.saved_model.load(str(saved_model[0]))
+
+
+class ExportTest:
+    def test_a_process_without_project_code_gives_the_same_answers(self, saved_model, tmp_path):
+        folder, model = saved_model
+        paths = [tmp_path / f"{i}.npy" for i in range(len(SHAPES))]
+        for path, shape in zip(paths, SHAPES, strict=True):
+            np.save(path, volume(shape))
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(
+            [sys.executable, "-c", ASK, str(folder), *map(str, paths)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == "[]"
+        detector = inference.VolumeDetector(model, tiny.config())
+        for i, shape in enumerate(SHAPES):
+            expected, found = detector.segment(volume(shape)), np.load(tmp_path / f"found_{i}.npz")
+            assert set(found) == {*OUTPUTS, "labels"}
+            assert found["num_detections"] > 0
+            assert found["labels"].shape == shape
+            for name, value in expected.items():
+                np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
+
+    def test_signature_for_volumes(self, loaded):
+        segment = loaded.signatures["serving_default"]
+        assert segment.structured_input_signature == (
+            (),
+            {"volume": tf.TensorSpec([None, None, None, 1], tf.float32, name="volume")},
+        )
+        specs = {name: (spec.shape.as_list(), spec.dtype) for name, spec in segment.structured_outputs.items()}
+        assert specs == {
+            "boxes": ([128, 6], tf.float32),
+            "scores": ([128], tf.float32),
+            "class_ids": ([128], tf.int32),
+            "masks": ([128, 4, 6, 8], tf.float32),
+            "valid": ([128], tf.bool),
+            "num_detections": ([], tf.int32),
+            "labels": ([None, None, None], tf.int32),
+        }
+
+    @pytest.mark.parametrize("batch", [1, 3])
+    def test_signature_for_patches(self, saved_model, loaded, batch):
+        patches = loaded.signatures["patches"]
+        expected_input = tf.TensorSpec([None, 8, 16, 24, 1], tf.float32, name="volume")
+        assert patches.structured_input_signature == ((), {"volume": expected_input})
+        volumes = tf.random.stateless_normal([batch, 8, 16, 24, 1], [1, 2])
+        found, expected = patches(volume=volumes), saved_model[1](volumes)
+        assert set(found) == OUTPUTS
+        assert {name: value.shape.as_list() for name, value in found.items()} == {
+            "boxes": [batch, 6, 6],
+            "scores": [batch, 6],
+            "class_ids": [batch, 6],
+            "masks": [batch, 6, 4, 6, 8],
+            "valid": [batch, 6],
+            "num_detections": [batch],
+        }
+        assert int(tf.reduce_min(found["num_detections"])) > 0
+        for name, value in expected.items():
+            assert found[name].dtype == value.dtype
+            np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
+
+    def test_no_python_inside(self, saved_model):
+        proto = saved_model_pb2.SavedModel()
+        proto.ParseFromString((saved_model[0] / "saved_model.pb").read_bytes())
+        ops = set()
+        for meta in proto.meta_graphs:
+            ops.update(node.op for node in meta.graph_def.node)
+            ops.update(node.op for function in meta.graph_def.library.function for node in function.node_def)
+        assert "Conv3D" in ops
+        assert {op for op in ops if "PyFunc" in op} == set()
+
+    def test_config_asset_is_the_config(self, saved_model):
+        segment, text = export.load(saved_model[0])
+        assert text == schema.to_json(tiny.config())
+        assert schema.from_json(text) == tiny.config()
+        assert json.loads((saved_model[0] / "assets" / "config.json").read_text())["data"]["classes"] == [
+            "plate",
+            "rod",
+        ]
+        # The answers outlive everything else that was loaded.
+        assert segment(volume=tf.constant(volume(SHAPES[0])))["labels"].shape == SHAPES[0]
+
+    def test_output_with_files_is_refused_and_left_alone(self, saved_model, tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        with pytest.raises(InputError, match="expected a new or empty folder, came one with files"):
+            export.export(saved_model[1], tiny.config(), "{}", tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+class LoadTest:
+    def test_folder_without_a_model(self, tmp_path):
+        with pytest.raises(InputError, match=r"expected a SavedModel with config\.json among its assets, found none"):
+            export.load(tmp_path)
+
+    def test_damaged_model(self, tmp_path):
+        (tmp_path / "assets").mkdir()
+        (tmp_path / "assets" / "config.json").write_text("{}")
+        (tmp_path / "saved_model.pb").write_bytes(b"not a graph")
+        with pytest.raises(InputError, match=f"--model={tmp_path}: cannot be loaded: "):
+            export.load(tmp_path)
