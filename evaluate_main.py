@@ -11,6 +11,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=Tru
 RECORDS = flags.DEFINE_string("records", None, "folder of the records; default: those of the run's config")
 SPLIT = flags.DEFINE_enum("split", "val", schema.SPLITS, "which volumes")
 OUTPUT = flags.DEFINE_string("output", None, "folder for metrics and pictures; default: <workdir>/evaluation_<split>")
+MIN_SCORE = flags.DEFINE_float("min_score", 0.5, "detections that score less are not drawn", 0.0, 1.0)
 NUM_PICTURES = flags.DEFINE_integer("num_pictures", 4, "volumes that are drawn", lower_bound=0)
 
 
@@ -53,9 +54,10 @@ def _draw(path, found, truth, config):
     from evaluation import report
     from ops import masks
 
-    count, shape = int(found["num_detections"]), truth["instance_ids"].shape
+    shown = found["scores"].numpy() >= MIN_SCORE.value
+    count, shape = int(shown.sum()), truth["instance_ids"].shape
     threshold = config.model.detections.mask_threshold
-    labels = masks.label_volume(found["masks"], found["boxes"], found["valid"], shape, threshold)
+    labels = masks.label_volume(found["masks"], found["boxes"], found["valid"] & shown, shape, threshold)
     names = [
         f"{config.data.classes[class_id - 1]} {score:.2f}"
         for class_id, score in zip(found["class_ids"][:count].numpy(), found["scores"][:count].numpy(), strict=True)

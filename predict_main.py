@@ -9,6 +9,7 @@ from absl import flags  # isort: skip
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a run, whose newest checkpoint answers")
 MODEL = flags.DEFINE_string("model", None, "folder of a SavedModel, which answers instead")
 INPUT = flags.DEFINE_string("input", None, "volume: .nii, .nii.gz, .tif, .tiff or .npz", required=True)
+MIN_SCORE = flags.DEFINE_float("min_score", 0.5, "detections that score less are left out", 0.0, 1.0)
 OUTPUT = flags.DEFINE_string("output", ".", "folder for the label volume, the tables and the picture")
 
 
@@ -38,6 +39,8 @@ def main():
         raise InputError(f"{source}: expected {config.input.channels} channel(s), came {image.shape[-1]}")
 
     found = {name: value.numpy() for name, value in segment(image).items()}
+    total = int(found["num_detections"])
+    found = answers.confident(found, MIN_SCORE.value)
     table = answers.rows(found, config.data.classes, volume)
     output.mkdir(parents=True, exist_ok=True)
     stem = output / readers.case_stem(source)
@@ -56,7 +59,10 @@ def main():
     )
     for row in table:
         print(f"{row['id']:4d}  {row['class']:<16} {row['score']:.3f}  {row['volume_mm3']:12.1f} mm3")
-    print(f"{len(table)} detection(s); label volume, tables and picture: {stem}_*")
+    print(f"{len(table)} detection(s), {total - len(table)} more score below {MIN_SCORE.value}")
+    if total == config.inference.max_detections:
+        print(f"there may be more: inference.max_detections is {total}")
+    print(f"label volume, tables and picture: {stem}_*")
 
 
 def _from_run(workdir):

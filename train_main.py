@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import sys
 
 from configs import command_line, schema
 
@@ -20,6 +21,8 @@ def main():
     """Trains, or goes on with, the run in --workdir."""
     config = command_line.resolve(CONFIG)
     workdir = pathlib.Path(WORKDIR.value or f"runs/{config.name}/model")
+
+    import tensorflow as tf
 
     from data import convert, pipeline, records
     from data.errors import InputError
@@ -67,7 +70,8 @@ def main():
         )
 
     iterator = iter(strategy.distribute_datasets_from_function(batches))
-    manager = checkpoints.manager(workdir, model, optimizer, config.train.keep_checkpoints, is_chief=is_chief)
+    worker = strategies.worker_name(strategy)
+    manager = checkpoints.manager(workdir, model, optimizer, config.train.keep_checkpoints, worker=worker)
     tracker = None
     if is_chief:
         as_dict = dataclasses.asdict(config)
@@ -83,6 +87,10 @@ def main():
             on_log=tracker.log if tracker else lambda *_: None,
             on_checkpoint=lambda number: manager.save(checkpoint_number=number),
         )
+    except loop.NonFiniteError as error:
+        sys.exit(f"error: {error}; checkpoints in {workdir} are from before")
+    except tf.errors.DataLossError as error:
+        raise InputError(f"{config.data.records}: a record is damaged: {error.message.splitlines()[0]}") from error
     finally:
         if tracker:
             tracker.close()
@@ -90,7 +98,7 @@ def main():
 
 
 def _differences(config, text):
-    return schema.differences(config, schema.from_json(text))
+    return schema.differences(config, command_line.read_config(text))
 
 
 if __name__ == "__main__":

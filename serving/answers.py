@@ -12,6 +12,22 @@ CENTRE = ("centre_x_mm", "centre_y_mm", "centre_z_mm")
 COLUMNS = ("id", "class", "score", *BOX, *CENTRE, "voxels", "volume_mm3")
 
 
+def confident(detections, min_score):
+    """The detections that score at least `min_score`, and the label volume of these alone.
+
+    Args:
+      detections: dict of arrays as `VolumeDetector.segment` returns it, best first.
+      min_score: in [0, 1].
+
+    Returns:
+      dict like `detections` with num_detections and labels changed. As a better detection is never covered by a worse
+      one, labels of the others turn into background and nothing else changes.
+    """
+    count = int(np.sum(detections["valid"] & (detections["scores"] >= min_score)))
+    labels = np.where(detections["labels"] <= count, detections["labels"], 0)
+    return {**detections, "num_detections": count, "labels": labels}
+
+
 def rows(detections, classes, volume):
     """One table row per detection.
 

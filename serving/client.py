@@ -26,6 +26,7 @@ def main():
     parser.add_argument("--model", required=True, type=pathlib.Path, help="folder of the SavedModel")
     parser.add_argument("--input", required=True, type=pathlib.Path, help=f"volume: {', '.join(READERS)}")
     parser.add_argument("--output", required=True, type=pathlib.Path, help="folder for the answers")
+    parser.add_argument("--min_score", default=0.5, type=float, help="objects that score less are left out")
     args = parser.parse_args()
 
     volume, write_labels = read(args.input)
@@ -33,7 +34,7 @@ def main():
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         fail(f"--output={args.output}: expected a folder: {error.strerror}")
-    found, rows = ask(args.model, volume)
+    found, rows = ask(args.model, volume, args.min_score)
     suffix = suffix_of(args.input)
     stem = args.output / args.input.name[: -len(suffix)]
     write_labels(f"{stem}_labels{suffix}", found["labels"])
@@ -46,7 +47,7 @@ def main():
     print(f"{len(rows)} object(s) in {stem}_labels{suffix}; no project module was loaded")
 
 
-def ask(path, volume):
+def ask(path, volume, min_score):
     """The model's answer as a dict of arrays, and one dict per object."""
     try:
         classes = json.loads((path / "assets" / "config.json").read_text())["data"]["classes"]
@@ -58,7 +59,10 @@ def ask(path, volume):
     if volume.shape[-1] != channels:
         fail(f"expected {channels} channel(s), came {volume.shape[-1]}")
     found = {name: value.numpy() for name, value in segment(volume=tf.constant(volume)).items()}
-    voxels = np.bincount(found["labels"].ravel(), minlength=found["num_detections"] + 1)
+    # Best first, and what is worse never covers what is better: leaving out the tail changes no other label.
+    count = int(np.sum(found["valid"] & (found["scores"] >= min_score)))
+    found["labels"][found["labels"] > count] = 0
+    voxels = np.bincount(found["labels"].ravel(), minlength=count + 1)
     rows = [
         {
             "id": i + 1,  # the value of its voxels in the label volume; class 0 is the background
@@ -67,7 +71,7 @@ def ask(path, volume):
             "box": [round(float(edge), 1) for edge in found["boxes"][i]],  # z0, y0, x0, z1, y1, x1 in voxels
             "voxels": int(voxels[i + 1]),
         }
-        for i in range(found["num_detections"])
+        for i in range(count)
     ]
     return found, rows
 

@@ -12,6 +12,8 @@ from ops import nms3d, tiles
 
 # A box this near (voxels) to a face that its tile shares with the volume's inside may be cut there.
 CUT_MARGIN = 1.5
+# What the score of a cut box is worth against that of a whole one.
+CUT_DISCOUNT = 0.5
 # A cut box of which a better box of its class holds this share is a piece of it.
 PIECE_SHARE = 0.5
 
@@ -93,9 +95,9 @@ class VolumeDetector(tf.Module):
         # Padding, and boxes that lie wholly in what was padded to fill a tile, are never kept.
         is_real = tf.reshape(found["valid"], [-1]) & (box_ops.volume(boxes) > 0.0)
 
-        # A whole object goes before a cut one, whatever their scores. Twice as many as asked for, so that weak whole
-        # objects do not push good cut ones out before the final order, by score, is made.
-        rank = tf.where(is_real, tf.where(is_cut, scores - 1.0, scores), float("nan"))
+        # A whole object goes before a cut one, unless it is much weaker. Twice as many as asked for, so that weak
+        # whole objects do not push good cut ones out before the final order, by score, is made.
+        rank = tf.where(is_real, tf.where(is_cut, CUT_DISCOUNT * scores, scores), float("nan"))
         index, valid = nms3d.nms3d(
             boxes, rank, class_ids=class_ids, iou_threshold=self.merge_iou, max_outputs=2 * self.max_detections
         )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -33,10 +34,15 @@ class Result:
     err: str
 
 
-def run(main, *arguments):
-    """What `python <main>.py <arguments>` ends with."""
+def run(main, *arguments, environment=None):
+    """What `python <main>.py <arguments>` ends with, with some more environment variables."""
     done = subprocess.run(
-        [sys.executable, f"{main}.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, f"{main}.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(environment or {})},
     )
     return Result(done.returncode, done.stdout, done.stderr)
 

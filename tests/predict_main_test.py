@@ -38,12 +38,14 @@ def results(folder, untrained_run, saved_model):
     write_scans(folder)
     run, model = f"--workdir={untrained_run}", f"--model={saved_model[0]}"
     output = f"--output={folder / 'answers'}"
+    everything = "--min_score=0"  # nothing that an untrained network says is certain
     return mains.run_each(
         "predict_main",
         {
-            ".nii.gz": [run, f"--input={folder / 'scan.nii.gz'}", output],
-            ".tif": [model, f"--input={folder / 'scan.tif'}", f"{output}_tif"],
-            ".npz": [model, f"--input={folder / 'scan.npz'}", f"{output}_npz"],
+            ".nii.gz": [run, f"--input={folder / 'scan.nii.gz'}", output, everything],
+            ".tif": [model, f"--input={folder / 'scan.tif'}", f"{output}_tif", everything],
+            ".npz": [model, f"--input={folder / 'scan.npz'}", f"{output}_npz", everything],
+            "certain": [model, f"--input={folder / 'scan.npz'}", f"{output}_certain", "--min_score=0.999"],
             "no model": [f"--input={folder / 'scan.tif'}", output],
             "two models": [run, model, f"--input={folder / 'scan.tif'}", output],
             "missing input": [model, f"--input={folder / 'nowhere.tif'}", output],
@@ -57,6 +59,14 @@ def results(folder, untrained_run, saved_model):
 
 
 class AnswerTest:
+    def test_leaves_out_what_is_less_certain_than_asked_for(self, results, folder):
+        assert results["certain"].code == 0, results["certain"].err
+        answer = json.loads((folder / "answers_certain" / "scan_detections.json").read_text())
+        assert answer["detections"] == []
+        assert not readers.read_volume(folder / "answers_certain" / "scan_instances.npz").array.any()
+        everything = json.loads((folder / "answers_npz" / "scan_detections.json").read_text())["detections"]
+        assert f"0 detection(s), {len(everything)} more score below 0.999" in results["certain"].out
+
     @pytest.mark.parametrize("suffix", [".nii.gz", ".tif", ".npz"])
     def test_writes_labels_tables_and_a_picture(self, results, folder, suffix):
         assert (results[suffix].code, results[suffix].err) == (0, "")
@@ -83,7 +93,8 @@ class AnswerTest:
         assert matplotlib_image.imread(output / "scan_slices.png").ndim == 3
         lines = results[suffix].out.splitlines()
         assert lines[0].split()[:2] == ["1", table[0]["class"]]
-        assert lines[-1].startswith(f"{len(table)} detection(s); ")
+        assert lines[len(table)] == f"{len(table)} detection(s), 0 more score below 0.0"
+        assert lines[-1] == f"label volume, tables and picture: {output}/scan_*"
 
     def test_checkpoint_and_saved_model_agree(self, results, folder):
         tables = [

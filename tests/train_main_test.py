@@ -1,4 +1,7 @@
 import json
+import re
+import shutil
+import socket
 from concurrent import futures
 
 import pytest
@@ -86,6 +89,49 @@ class TrainMainTest:
         assert result.code == 2
         assert words in result.err
         assert result.err.count("\n") == 1
+
+    def test_damaged_record_and_diverging_loss_are_one_line(self, runs, tmp_path):
+        _, folder = runs
+        shutil.copytree(folder / "records", tmp_path / "records")
+        shard = next((tmp_path / "records").glob("train-*"))
+        data = bytearray(shard.read_bytes())
+        data[-100] ^= 0xFF  # in the last record, past the one that is read first
+        shard.write_bytes(data)
+        small = [*SMALL, "--wandb=disabled", "--config.train.steps=8"]
+        commands = (
+            [*small, f"--config.data.records={tmp_path}/records", f"--workdir={tmp_path}/damaged"],
+            [*small, f"--config.data.records={folder}/records", f"--workdir={tmp_path}/nan"]
+            + ["--config.train.learning_rate=1e30", "--config.train.clip_norm=1e30"],
+        )
+        damaged, diverging = (mains.run("train_main", *command) for command in commands)
+        assert damaged.code == 2
+        assert "a record is damaged" in damaged.err
+        assert damaged.err.count("\n") == 1
+        assert diverging.code == 1
+        assert re.match(r"error: step \d+: expected finite losses, came \w+ = (nan|inf)", diverging.err)
+        assert diverging.err.count("\n") == 1
+
+    def test_two_workers_train_one_model(self, runs, tmp_path):
+        _, folder = runs
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        hosts = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+        for opened in sockets:
+            opened.close()
+        command = [
+            *(*SMALL, f"--config.data.records={folder}/records", f"--workdir={tmp_path}/model"),
+            *("--strategy=multi_worker", "--config.train.steps=4", "--wandb=disabled"),
+        ]
+
+        def worker(index):
+            cluster = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
+            return mains.run("train_main", *command, environment={"TF_CONFIG": json.dumps(cluster)})
+
+        with futures.ThreadPoolExecutor(2) as pool:
+            results = list(pool.map(worker, range(2)))
+        assert [result.code for result in results] == [0, 0], [result.err for result in results]
+        assert "2 replica(s), multi_worker" in results[0].out
+        steps = [json.loads(line)["step"] for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
+        assert steps == [2, 3, 4]  # written by the chief alone
 
     def test_unknown_strategy_is_one_line(self):
         mains.assert_misuse(mains.run("train_main", "--strategy=parallel"), "parallel")

@@ -53,13 +53,18 @@ def read_config_text(workdir):
     return path.read_text()
 
 
-def manager(workdir, model, optimizer, keep, *, is_chief=True):
+def manager(workdir, model, optimizer, keep, *, worker=None):
     """A CheckpointManager for model and optimizer (which counts the steps).
 
-    Only the chief's checkpoints are kept in the run's folder; other workers must take part in writing, so theirs go to
-    folders of their own.
+    Args:
+      workdir: the run's folder.
+      model: MaskRCNN, built.
+      optimizer: built.
+      keep: how many checkpoints stay.
+      worker: a name for a worker that is not the chief. All must take part in writing, but only the chief's
+        checkpoints count: those of the others go to folders of their own.
     """
-    folder = pathlib.Path(workdir) / (CHECKPOINTS if is_chief else f"{CHECKPOINTS}-worker")
+    folder = pathlib.Path(workdir) / (CHECKPOINTS if worker is None else f"{CHECKPOINTS}-{worker}")
     checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
     return tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=keep)
 

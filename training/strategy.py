@@ -46,6 +46,14 @@ def is_chief(strategy):
     return resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
 
 
+def worker_name(strategy):
+    """A name for this process among the workers, or None for the chief."""
+    if is_chief(strategy):
+        return None
+    resolver = strategy.cluster_resolver
+    return f"{resolver.task_type}-{resolver.task_id}"
+
+
 def _devices(logical_devices):
     gpus = tf.config.list_logical_devices("GPU")
     if gpus and not logical_devices:

@@ -42,6 +42,24 @@ def two_objects():
     return detections([[0, 0, 0, 1, 1, 7], [1, 2, 3, 4, 6, 9]], [0.98767, 0.5], [2, 1], labels)
 
 
+class ConfidentTest:
+    def test_leaves_out_the_tail_and_its_labels(self):
+        found = two_objects() | {"valid": np.array([True, True, False, False])}
+        kept = answers.confident(found, 0.6)
+        assert kept["num_detections"] == 1
+        assert np.unique(kept["labels"]).tolist() == [0, 1]
+        np.testing.assert_array_equal(kept["labels"] == 1, found["labels"] == 1)
+        assert found["labels"].max() == 2  # what came in is as it was
+
+    def test_score_at_the_border_stays(self):
+        found = two_objects() | {"valid": np.array([True, True, False, False])}
+        assert answers.confident(found, 0.5)["num_detections"] == 2
+
+    def test_padding_does_not_count_even_from_zero(self):
+        found = two_objects() | {"valid": np.array([True, True, False, False])}
+        assert answers.confident(found, 0.0)["num_detections"] == 2
+
+
 class RowsTest:
     def test_hand_worked(self):
         first, second = answers.rows(two_objects(), CLASSES, volume())

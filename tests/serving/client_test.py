@@ -42,7 +42,9 @@ def ask(saved_model, loaded, tmp_path, monkeypatch):
     monkeypatch.setattr(client.tf.saved_model, "load", lambda path: loaded)
 
     def run(path, *, model=saved_model[0], output=tmp_path / "answers"):
-        monkeypatch.setattr(sys, "argv", ["client.py", f"--model={model}", f"--input={path}", f"--output={output}"])
+        monkeypatch.setattr(
+            sys, "argv", ["client.py", f"--model={model}", f"--input={path}", f"--output={output}", "--min_score=0"]
+        )
         client.main()
         return output
 
@@ -60,6 +62,7 @@ class ClientTest:
                 f"--model={saved_model[0]}",
                 f"--input={tmp_path / 'scan.nii.gz'}",
                 f"--output={output}",
+                "--min_score=0",
             ],
             env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
             capture_output=True,

@@ -112,8 +112,8 @@ class ManagerTest:
         assert names == {"ckpt-2.index", "ckpt-3.index"}
 
     def test_other_workers_write_elsewhere(self, tmp_path):
-        manager = checkpoints.manager(tmp_path, tf.Module(), tf.Module(), keep=1, is_chief=False)
-        assert pathlib.Path(manager.directory) == tmp_path / "checkpoints-worker"
+        manager = checkpoints.manager(tmp_path, tf.Module(), tf.Module(), keep=1, worker="worker-1")
+        assert pathlib.Path(manager.directory) == tmp_path / "checkpoints-worker-1"
 
 
 class RestoreLatestTest:
