@@ -25,6 +25,7 @@ setup: .venv/installed
 	@touch $@
 
 demo: setup
+	@date +%s > .venv/demo_began
 	rm -rf $(DEMO)
 	$(PY) convert_main.py --source=synthetic:shapes --to=files --output=$(DEMO)/volumes
 	$(PY) convert_main.py --source=$(DEMO)/volumes --output=$(DEMO)/records
@@ -34,11 +35,14 @@ demo: setup
 	unseen=$$(ls $(DEMO)/volumes/images/* | tail -n 1); \
 	  $(PY) serving/client.py --model=$(DEMO)/saved_model --input=$$unseen --output=$(DEMO)/answers
 	@echo
-	@echo "Metrics:             $(DEMO)/model/evaluation_val/metrics.json (the table above)"
+	@cat $(DEMO)/model/evaluation_val/metrics.txt
+	@echo
+	@echo "Metrics:             $(DEMO)/model/evaluation_val/metrics.json, and .txt as above"
 	@echo "Pictures, val:       $(DEMO)/model/evaluation_val/*.png"
 	@echo "Answer, unseen scan: $(DEMO)/answers/ (label volume, table, picture)"
 	@echo "Volumes, records:    $(DEMO)/volumes, $(DEMO)/records"
 	@echo "Checkpoints, log:    $(DEMO)/model; SavedModel: $(DEMO)/saved_model"
+	@echo "Time:                $$(( $$(date +%s) - $$(cat .venv/demo_began) )) s, without the installation"
 
 test: setup lint
 	$(PY) -m pytest -n 2 --dist loadfile

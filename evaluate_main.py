@@ -16,7 +16,7 @@ NUM_PICTURES = flags.DEFINE_integer("num_pictures", 4, "volumes that are drawn",
 
 
 def main():
-    """Evaluates the newest checkpoint, writes metrics.json and pictures, prints the table."""
+    """Evaluates the newest checkpoint, writes metrics.json, metrics.txt and pictures, prints the table."""
     workdir = pathlib.Path(WORKDIR.value)
     output = pathlib.Path(OUTPUT.value or workdir / f"evaluation_{SPLIT.value}")
 
@@ -43,9 +43,11 @@ def main():
         if number < NUM_PICTURES.value:
             _draw(output / f"{truth['name']}.png", found, truth, config)
     summary = metrics.summarize(matches, config.data.classes)
-    with replacing(output / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    print(metrics.table(summary))
+    table = metrics.table(summary)
+    for name, text in (("metrics.json", json.dumps(summary, indent=2)), ("metrics.txt", table)):
+        with replacing(output / name) as temporary:
+            temporary.write_text(text + "\n")
+    print(table)
     print(f"metrics and pictures in {output}")
 
 

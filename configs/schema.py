@@ -254,6 +254,7 @@ class Rois:
     num_samples: int = 32  # R, rois per volume
     positive_fraction: float = 0.33
     positive_iou: float = 0.4
+    negative_iou: float = 0.3  # below: background; between the two: left out, as neither answer would be wrong
     sampling_ratio: int = 2  # samples per bin and axis
     canonical_size: tuple = (20.0, 20.0, 20.0)  # voxels: a roi of this size reads the finest level
 
@@ -262,6 +263,13 @@ class Rois:
         _require(self.num_samples >= 1, "model.rois.num_samples", ">= 1", self.num_samples)
         _share("model.rois.positive_fraction", self.positive_fraction)
         _share("model.rois.positive_iou", self.positive_iou)
+        _share("model.rois.negative_iou", self.negative_iou)
+        _require(
+            self.negative_iou <= self.positive_iou,
+            "model.rois.negative_iou",
+            f"<= positive_iou {self.positive_iou}",
+            self.negative_iou,
+        )
         _require(self.sampling_ratio >= 1, "model.rois.sampling_ratio", ">= 1", self.sampling_ratio)
         _positive_triple("model.rois.canonical_size", self.canonical_size)
 

@@ -138,6 +138,7 @@ class MaskRCNN(tf.keras.Model):
             batch["class_ids"],
             batch["valid"],
             positive_iou=roi.positive_iou,
+            negative_iou=roi.negative_iou,
             num_samples=roi.num_samples,
             positive_fraction=roi.positive_fraction,
             seed=seed + 1,

@@ -64,7 +64,17 @@ def anchor_targets(anchors, boxes, valid, *, positive_iou, negative_iou, num_sam
 
 
 def sample_rois(
-    proposals, proposals_valid, boxes, class_ids, valid, *, positive_iou, num_samples, positive_fraction, seed
+    proposals,
+    proposals_valid,
+    boxes,
+    class_ids,
+    valid,
+    *,
+    positive_iou,
+    negative_iou,
+    num_samples,
+    positive_fraction,
+    seed,
 ):
     """Draws the rois that train the heads from proposals and truths.
 
@@ -76,7 +86,8 @@ def sample_rois(
       boxes: [B, G, 6] float32, truths.
       class_ids: [B, G] int32.
       valid: [B, G] bool.
-      positive_iou: a roi with at least this IoU takes the truth's class; any other is background.
+      positive_iou: a roi with at least this IoU takes the truth's class.
+      negative_iou: a roi with less IoU than this is background; one between the two is not drawn.
       num_samples: how many to draw.
       positive_fraction: see `matching.balanced_sample`.
       seed: [2] int32.
@@ -87,7 +98,7 @@ def sample_rois(
     rois = tf.stop_gradient(tf.concat([proposals, boxes], axis=1))  # [B, P + G, 6]
     rois_valid = tf.concat([proposals_valid, valid], axis=1)
     iou = box_ops.iou_matrix(rois, boxes)
-    matched, labels = matching.match(iou, valid, high=positive_iou, low=positive_iou, low_quality=False)
+    matched, labels = matching.match(iou, valid, high=positive_iou, low=negative_iou, low_quality=False)
     positive, negative = matching.balanced_sample(
         tf.where(rois_valid, labels, -1), num_samples=num_samples, positive_fraction=positive_fraction, seed=seed
     )

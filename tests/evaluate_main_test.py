@@ -61,6 +61,7 @@ class EvaluateMainTest:
         assert summary["num_truths"] == 4
         assert list(summary["mask_ap"]) == ["0.10", "0.20", "0.30", "0.40", "0.50", "0.60", "0.70", "0.75"]
         assert set(summary["box_ap"]["0.50"]) == {"pooled", "mean", *tiny.CLASSES}
+        assert (folder / "out" / "metrics.txt").read_text() in results["val"].out
         assert len(list((folder / "out").glob("*.png"))) == 1
         assert "box AP" in results["val"].out
         assert "mask AP" in results["val"].out

@@ -20,7 +20,7 @@ def anchor_targets(boxes=BOXES, valid=VALID, **changes):
 
 
 def sample_rois(proposals, proposals_valid=None, truths=(BOXES, CLASS_IDS, VALID), **changes):
-    settings = {"positive_iou": 0.5, "num_samples": 6, "positive_fraction": 0.5, "seed": SEED}
+    settings = {"positive_iou": 0.5, "negative_iou": 0.5, "num_samples": 6, "positive_fraction": 0.5, "seed": SEED}
     proposals = np.asarray(proposals, np.float32)
     valid = np.ones(proposals.shape[:2], bool) if proposals_valid is None else proposals_valid
     return targets.sample_rois(proposals, valid, *truths, **{**settings, **changes})
@@ -79,6 +79,12 @@ class SampleRoisTest:
         np.testing.assert_array_equal(rois.valid, [[True] * 5 + [False]])
         np.testing.assert_allclose(rois.deltas[0, :3], [[0, 0, -0.25, 0, 0, 0], [0] * 6, [0] * 6], atol=1e-6)
 
+    def test_neither_object_nor_background_is_not_drawn(self):
+        # The second proposal overlaps truth 0 by 0.6.
+        rois = sample_rois(self.PROPOSALS, self.PROPOSALS_VALID, positive_iou=0.7, negative_iou=0.5)
+        np.testing.assert_array_equal(rois.boxes[0, :4], [*BOXES[0, :2], *self.PROPOSALS[0, [0, 2]]])
+        np.testing.assert_array_equal(rois.valid, [[True] * 4 + [False] * 2])
+
     def test_counts_are_bounded(self):
         rois = sample_rois(self.PROPOSALS, self.PROPOSALS_VALID, num_samples=3, positive_fraction=0.34)
         assert rois.boxes.shape == (1, 3, 6)
@@ -121,6 +127,7 @@ class SampleRoisTest:
                 tf.ones(tf.shape(proposals)[:2], tf.bool),
                 *truths,
                 positive_iou=0.5,
+                negative_iou=0.5,
                 num_samples=6,
                 positive_fraction=0.5,
                 seed=SEED,
