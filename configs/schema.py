@@ -252,7 +252,7 @@ class Rois:
     """Proposals that train the heads, and how they read the pyramid."""
 
     num_samples: int = 32  # R, rois per volume
-    positive_fraction: float = 0.33
+    positive_fraction: float = 0.5
     positive_iou: float = 0.4
     negative_iou: float = 0.3  # below: background; between the two: left out, as neither answer would be wrong
     sampling_ratio: int = 2  # samples per bin and axis
@@ -355,7 +355,7 @@ class LossWeights:
 
     rpn_class: float = 1.0
     rpn_box: float = 1.0
-    roi_class: float = 1.0
+    roi_class: float = 2.0
     roi_box: float = 1.0
     mask: float = 1.0
     mask_dice: float = 1.0
@@ -371,7 +371,7 @@ class Train:
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 1e-4
-    clip_norm: float = 5.0  # global gradient norm
+    clip_norm: float = 20.0  # global gradient norm
     checkpoint_steps: int = 500
     keep_checkpoints: int = 3
     seed: int = 0

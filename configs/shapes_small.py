@@ -1,19 +1,28 @@
-"""Command: Hardware: Time: Result:"""
+"""Synthetic shapes, small and of high contrast: what `make demo` trains, and the default of every command.
+
+Command:  python train_main.py --strategy=mirrored
+Hardware: TBD
+Time:     TBD
+Result:   TBD
+"""
 
 from configs import schema
 
 
 def get_config():
-    """Small, high-contrast synthetic shapes."""
+    """64^3 voxels, three to eight ellipsoids, cuboids and pyramids well above the noise."""
     config = schema.Config(name="shapes_small")
     config.data.records = "runs/shapes_small/records"
     config.data.synthetic = schema.Synthetic(
         shape=(64, 64, 64),
         count=(3, 8),
-        base_size=7.5,
-        contrast=(0.5, 1.0),
+        base_size=8.5,
+        contrast=(4.0, 8.0),
         num_train=200,
         num_val=40,
         num_test=4,
     )
+    config.model.anchors.sizes = ((9.0, 13.0), (18.0, 24.0), (32.0, 42.0))
+    config.train.steps = 1800
+    config.train.learning_rate = 1.5e-3
     return config
