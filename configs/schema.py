@@ -403,6 +403,7 @@ class Inference:
 
     overlap: tuple = (16, 16, 16)  # voxels that neighbouring tiles share at least
     merge_iou: float = 0.3  # of two answers of one class that overlap more, or lie in each other, one stays
+    exclusive_iou: float = 0.5  # in answers (not in scores): of two classes that overlap more, the better one stays
     max_detections: int = 128  # per volume
 
     def validate(self, patch_size):
@@ -414,6 +415,7 @@ class Inference:
             self.overlap,
         )
         _share("inference.merge_iou", self.merge_iou)
+        _share("inference.exclusive_iou", self.exclusive_iou)
         _require(self.max_detections >= 1, "inference.max_detections", ">= 1", self.max_detections)
 
 

@@ -34,6 +34,7 @@ class VolumeDetector(tf.Module):
         self.normalization = config.input.normalization
         self.overlap = tuple(config.inference.overlap)
         self.merge_iou = config.inference.merge_iou
+        self.exclusive_iou = config.inference.exclusive_iou
         self.max_detections = config.inference.max_detections
         self.mask_threshold = config.model.detections.mask_threshold
         volume = tf.TensorSpec([None, None, None, config.input.channels], tf.float32, name="volume")
@@ -50,10 +51,10 @@ class VolumeDetector(tf.Module):
           volume: [Z, Y, X, C] float32, intensities of the source.
 
         Returns:
-          What `detect` returns, and labels [Z, Y, X] int32: row d of the detections has label d + 1; where masks
-          overlap the better score wins.
+          What `detect` returns, but with one class for each object, and labels [Z, Y, X] int32: row d of the
+          detections has label d + 1; where masks overlap the better score wins.
         """
-        found = self._detect(intensity.normalize(volume, self.normalization))
+        found = self._one_class_each(self._detect(intensity.normalize(volume, self.normalization)))
         found["labels"] = mask_ops.label_volume(
             found["masks"], found["boxes"], found["valid"], tf.shape(volume)[:3], self.mask_threshold
         )
@@ -83,6 +84,18 @@ class VolumeDetector(tf.Module):
         # One tile at a time: the network itself uses all cores.
         found = tf.map_fn(one_tile, starts, fn_output_signature=signature, parallel_iterations=1)
         return self._merge(found, starts, shape)
+
+    def _one_class_each(self, found):
+        """Drops detections that overlap a better one of another class; the others close ranks."""
+        scores = tf.where(found["valid"], found["scores"], float("nan"))
+        index, valid = nms3d.nms3d(
+            found["boxes"], scores, iou_threshold=self.exclusive_iou, max_outputs=self.max_detections
+        )
+        rows = {name: tf.gather(found[name], index) for name in ("boxes", "scores", "class_ids", "masks")}
+        for name, values in rows.items():
+            is_kept = tf.reshape(valid, [-1] + [1] * (values.shape.rank - 1))
+            rows[name] = tf.where(is_kept, values, tf.zeros_like(values))
+        return {**rows, "valid": valid, "num_detections": tf.reduce_sum(tf.cast(valid, tf.int32))}
 
     def _merge(self, found, starts, shape):
         """One answer per object from the detections of all tiles: a dict as `_detect` returns it."""

@@ -31,7 +31,7 @@ def config(**train):
         fpn_channels=8,
         anchors=schema.Anchors(sizes=(((3.0, 4.0, 5.0),), ((5.0, 8.0, 10.0),))),
         rpn=schema.RPN(channels=8, num_samples=64, pre_nms_top_k=64, post_nms_top_k=16),
-        rois=schema.Rois(num_samples=12, canonical_size=(5.0, 8.0, 10.0)),
+        rois=schema.Rois(num_samples=12, positive_fraction=0.33, canonical_size=(5.0, 8.0, 10.0)),
         box_head=schema.BoxHead(roi_size=(2, 3, 4), channels=8, num_convs=1, hidden=32),
         mask_head=schema.MaskHead(roi_size=(2, 3, 4), channels=8, num_convs=1),
         detections=schema.Detections(max_detections=6),

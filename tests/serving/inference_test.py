@@ -184,12 +184,15 @@ class MergeTest:
         assert sorted(answers(found)) == [((1, 1, 0, 5, 5, 24), 1, 0.5), ((1, 1, 16, 5, 5, 40), 1, 0.5)]
 
     @pytest.mark.parametrize("shape", [PATCH, two_tiles(2)])
-    def test_two_classes_at_one_place_both_stay(self, painted, shape):
-        box = (1, 2, 18, 5, 9, 22)
-        found = find(painted, shape, [(box, 1, 0.5, 0.5), (box, 2, 0.75, 0.75)])
-        assert answers(found) == [(box, 2, 0.75), (box, 1, 0.5)]
-        # The better one has the voxels.
-        assert np.unique(found["labels"]).tolist() == [0, 1]
+    def test_of_two_classes_at_one_place_the_better_answers(self, painted, shape):
+        box, other = (1, 2, 18, 5, 9, 22), (1, 10, 2, 5, 12, 9)
+        objects = [(box, 1, 0.5, 0.5), (box, 2, 0.75, 0.75), (other, 1, 0.25, 0.25)]
+        found = find(painted, shape, objects)
+        assert answers(found) == [(box, 2, 0.75), (other, 1, 0.25)]
+        assert np.unique(found["labels"]).tolist() == [0, 1, 2]
+        # Both stay where every hypothesis is scored.
+        scored = as_arrays(painted.detect(paint(shape, [box, box, other]) - paint(shape, [box])))
+        assert [class_id for _, class_id, _ in answers(scored)] == [2, 1, 1]
 
     def test_part_of_another_class_stays(self, painted):
         # Class 2 is seen in the second tile only, which cuts the object.

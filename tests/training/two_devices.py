@@ -3,6 +3,7 @@
 Prints, as one line of JSON, what the first step says on two devices and on one, and what became of the replicas.
 """
 
+import dataclasses
 import json
 
 import tensorflow as tf
@@ -22,7 +23,8 @@ def first_step_on_one_device(config, weights, batch):
     model.set_weights(weights)
     with tf.GradientTape() as tape:
         losses = {name: tf.reduce_mean(x) for name, x in model.compute_losses(batch, tf.constant([0, 0])).items()}
-        total = tf.add_n(list(losses.values()))
+        weights = dataclasses.asdict(config.train.loss_weights)
+        total = tf.add_n([weights[name] * loss for name, loss in losses.items()])
     norm = tf.linalg.global_norm(tape.gradient(total, model.trainable_variables))
     return {name: float(x) for name, x in {**losses, "total": total, "gradient_norm": norm}.items()}
 
