@@ -1,6 +1,9 @@
 # make setup   .venv with everything in it (Python 3.10 or 3.11)
-# make demo    the whole path on synthetic volumes: about eight minutes on two CPU cores
-# make test    lint and the test suite
+# make demo    the whole path on synthetic volumes: about seven minutes on two CPU cores
+# make test    lint and the test suite: about four minutes
+# make test-slow  what takes minutes: training to a target
+# make format  rewrites the code as lint wants it
+# make constraints  resolves all dependencies anew, writes constraints.txt (OLDEST_PYTHON=python3.10)
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -9,17 +12,22 @@ BIN := .venv/bin
 PY := $(BIN)/python
 DEMO := runs/demo
 OLDEST_PYTHON ?= python3.10
+# TensorFlow 2.15 and Addons run on these two.
+IS_RIGHT := -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' 2> /dev/null
+PYTHON ?= $(shell for p in python3.11 python3.10 python3 python; do if $$p $(IS_RIGHT); then echo $$p; break; fi; done)
 
 .PHONY: help setup demo test test-slow lint format constraints clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# make /make /p' Makefile
 
 setup: .venv/installed
 
 # The stamp is written last, so that an interrupted installation is done again.
 .venv/installed: setup.cfg pyproject.toml constraints.txt
-	@python=$$(./find_python) && echo "setup: $$($$python --version), .venv" && $$python -m venv .venv
+	@if ! $(or $(PYTHON),false) $(IS_RIGHT); then \
+	  echo "error: expected Python 3.10 or 3.11 on the PATH or as PYTHON=..., came $(or $(PYTHON),none)" >&2; exit 2; fi
+	@echo "setup: $$($(PYTHON) --version) to .venv, a minute or two" && $(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	$(BIN)/pip check --disable-pip-version-check
 	@touch $@
