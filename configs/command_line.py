@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pathlib
 import re
 import sys
 
@@ -17,6 +18,7 @@ from configs.schema import Config, from_json
 from data.errors import InputError
 
 DEFAULT_CONFIG = "configs/shapes_small.py"
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def define_config_flag():
@@ -39,7 +41,7 @@ def resolve(flag):
             hasattr(config, "name")  # a file that could not be read comes as an object that raises OSError here
             raise InputError(f"--config: expected get_config() to return a Config, came {type(config).__name__}")
         return config.validate()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # A config file is a program, which may fail in any way.
         raise InputError(_one_line(error)) from error
 
 
@@ -52,10 +54,14 @@ def read_config(text):
 
 
 def run(main):
-    """Parses flags and runs `main()`; the process exits with 0, or with 2 after one line on stderr."""
+    """Parses flags and runs `main()`; an error ends in one line on stderr.
+
+    The process exits with 0; with 2 after what the user can mend in files and settings; with 1 after what the system
+    refused (a full disk, say).
+    """
     logging.captureWarnings(True)
     if "config" in flags.FLAGS and not any(re.match("--?config(=|$)", argument) for argument in sys.argv[1:]):
-        sys.argv.insert(1, f"--config={DEFAULT_CONFIG}")
+        sys.argv.insert(1, f"--config={_ROOT / DEFAULT_CONFIG}")  # found from any working directory
     absl_logging.set_verbosity(absl_logging.ERROR)
     app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
 
@@ -66,26 +72,33 @@ def _guarded(main, argv):
             raise InputError(f"expected flags only, came {' '.join(argv[1:])!r}")
         return main()
     except InputError as error:
-        _fail(error)
+        _fail(error, 2)
+    except OSError as error:
+        _fail(error, 1)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 def _parse_flags(argv):
-    """absl's parser, but a misspelt flag, config field or wrong type ends in one line."""
+    """absl's parser, which loads the config too; a mistake in a flag or in the config ends in one line."""
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, SyntaxError) as error:
-        _fail(error)
+    except flags.Error as error:
+        _fail(error, 2)
+    except Exception as error:  # A config file is a program, which may fail in any way.
+        _fail(InputError(f"--config: {_one_line(error)}"), 2)
 
 
-def _fail(error):
+def _fail(error, code):
     print(f"error: {_one_line(error)}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _one_line(error):
     # A KeyError's str() is the repr of its message; a config file's error carries a whole traceback, its cause last.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1] if "Traceback" in text else " ".join(lines)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = lines[-1] if "Traceback" in text else " ".join(lines)
+    # Texts of these are written for people; those of others may be no more than a key.
+    is_clear = line and isinstance(error, flags.Error | OSError | ValueError)
+    return line if is_clear else f"{type(error).__name__}: {line}".removesuffix(": ")

@@ -12,6 +12,7 @@ SPLITS = ("train", "val", "test")
 LABELS = ("instances", "semantic")
 NORMALIZATIONS = ("zscore", "minmax", "none")
 NORMS = ("group", "batch", "none")
+METRIC_ROWS = ("pooled", "mean")  # the metrics list these beside the classes
 
 
 @dataclasses.dataclass(slots=True)
@@ -31,8 +32,11 @@ class Synthetic:
         """Raises ValueError where a size or range makes no sense."""
         _triple("data.synthetic.shape", self.shape)
         _range("data.synthetic.count", self.count)
+        _integers("data.synthetic.count", self.count, 0)
         _range("data.synthetic.contrast", self.contrast)
         _require(self.base_size > 0, "data.synthetic.base_size", "> 0", self.base_size)
+        for name in ("num_train", "num_val", "num_test", "seed"):
+            _require(getattr(self, name) >= 0, f"data.synthetic.{name}", ">= 0", getattr(self, name))
 
 
 @dataclasses.dataclass(slots=True)
@@ -59,8 +63,15 @@ class Data:
             "different, non-empty names",
             self.classes,
         )
+        _require(
+            not set(METRIC_ROWS) & set(self.classes),
+            "data.classes",
+            f"names other than {', '.join(METRIC_ROWS)} (the metrics use these)",
+            self.classes,
+        )
         _choice("data.labels", self.labels, LABELS)
         _require(self.min_voxels >= 1, "data.min_voxels", ">= 1", self.min_voxels)
+        _require(self.split_seed >= 0, "data.split_seed", ">= 0", self.split_seed)
         _require(self.shard_megabytes >= 1, "data.shard_megabytes", ">= 1", self.shard_megabytes)
         _require(
             len(self.split_fractions) == 3
@@ -100,11 +111,12 @@ class Input:
         """Raises ValueError where sizes, shares or axes make no sense."""
         _triple("input.patch_size", self.patch_size)
         _triple("input.mosaic", self.mosaic)
-        _require(self.channels >= 1, "input.channels", ">= 1", self.channels)
-        _require(self.max_instances >= 1, "input.max_instances", ">= 1", self.max_instances)
+        for name in ("channels", "max_instances", "min_visible_voxels", "shuffle_buffer"):
+            _require(getattr(self, name) >= 1, f"input.{name}", ">= 1", getattr(self, name))
+        for name in ("intensity_scale", "intensity_shift", "noise"):
+            _require(getattr(self, name) >= 0, f"input.{name}", ">= 0", getattr(self, name))
         _choice("input.normalization", self.normalization, NORMALIZATIONS)
         _share("input.foreground", self.foreground)
-        _require(self.shuffle_buffer >= 1, "input.shuffle_buffer", ">= 1", self.shuffle_buffer)
         _require(
             len(self.flip_axes) == 3 and all(isinstance(flip, bool) for flip in self.flip_axes),
             "input.flip_axes",
@@ -114,7 +126,7 @@ class Input:
         for plane in self.rotate_planes:
             a, b = _pair("input.rotate_planes", plane)
             _require(
-                a in (0, 1, 2) and b in (0, 1, 2) and a != b,
+                all(type(axis) is int and axis in (0, 1, 2) for axis in plane) and a != b,
                 "input.rotate_planes",
                 "pairs of different axes 0, 1, 2",
                 plane,
@@ -160,11 +172,13 @@ class Backbone:
                 f"{stages} entries, one per stage",
                 value,
             )
+        for name in ("stage_channels", "stage_blocks"):
+            _integers(f"model.backbone.{name}", getattr(self, name), 1)
         for stride in self.stage_strides:
             _triple("model.backbone.stage_strides", stride)
-        _require(self.stem_kernel >= 1, "model.backbone.stem_kernel", ">= 1", self.stem_kernel)
+        for name in ("stem_channels", "stem_kernel", "norm_groups"):
+            _require(getattr(self, name) >= 1, f"model.backbone.{name}", ">= 1", getattr(self, name))
         _choice("model.backbone.norm", self.norm, NORMS)
-        _require(self.norm_groups >= 1, "model.backbone.norm_groups", ">= 1", self.norm_groups)
         if self.norm == "group":
             for channels in (self.stem_channels, *self.stage_channels, *head_channels):
                 _require(
@@ -215,6 +229,7 @@ class Anchors:
             for size in sizes:
                 triple = size if isinstance(size, tuple) else (size,) * 3
                 _positive_triple("model.anchors.sizes", triple)
+        _require(len(self.aspects) > 0, "model.anchors.aspects", "at least one aspect", self.aspects)
         for aspect in self.aspects:
             _positive_triple("model.anchors.aspects", aspect)
 
@@ -389,6 +404,9 @@ class Train:
             _require(getattr(self, name) >= 1, f"train.{name}", ">= 1", getattr(self, name))
         for name in ("learning_rate", "clip_norm"):
             _require(getattr(self, name) > 0, f"train.{name}", "> 0", getattr(self, name))
+        _require(self.weight_decay >= 0, "train.weight_decay", ">= 0", self.weight_decay)
+        # Numbers of steps and replicas are added to it, in int32.
+        _require(0 <= self.seed < 2**30, "train.seed", "in [0, 2^30)", self.seed)
         _require(
             0 <= self.warmup_steps < self.steps,
             "train.warmup_steps",
@@ -409,7 +427,8 @@ class Inference:
     def validate(self, patch_size):
         """Raises ValueError unless the overlap is shorter than the patch."""
         _require(
-            len(self.overlap) == 3 and all(0 <= o < p for o, p in zip(self.overlap, patch_size, strict=True)),
+            len(self.overlap) == 3
+            and all(type(o) is int and 0 <= o < p for o, p in zip(self.overlap, patch_size, strict=True)),
             "inference.overlap",
             f"three integers in [0, patch_size {patch_size})",
             self.overlap,
@@ -513,6 +532,10 @@ def _choice(name, value, choices):
 
 def _share(name, value):
     _require(0 <= value <= 1, name, "a number in [0, 1]", value)
+
+
+def _integers(name, value, least):
+    _require(all(type(v) is int and v >= least for v in value), name, f"integers >= {least}", value)
 
 
 def _triple(name, value):

@@ -24,12 +24,16 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
       A path in the same folder, whose name ends like that of `path` (".nii.gz" too).
 
     Raises:
-      InputError: `path` is a folder that holds something.
+      InputError: `path` is a folder that holds something, or lies below a file.
     """
     path = Path(path)
     if path.is_dir() and any(path.iterdir()):
         raise InputError(f"{path}: expected a new or empty output folder, got one with files in it")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        above = next(parent for parent in path.parents if os.path.lexists(parent))
+        raise InputError(f"{path}: expected {above} to be a folder, got a file") from error
     # Same folder, so that the final step is a rename; hidden, so that no listing takes it for data.
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
@@ -38,6 +42,20 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a new temporary folder that takes the place of `path` when the block succeeds, see `replacing`.
+
+    Raises:
+      InputError: as `replacing`, or `path` is a file.
+    """
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise InputError(f"{path}: expected a new or empty output folder, got a file")
+    with replacing(path) as folder:
+        folder.mkdir()
+        yield folder
 
 
 def _remove(path):

@@ -233,7 +233,7 @@ def _label_values(path, array):
 
 
 def _check_same_grid(files, image, labels, values):
-    """Refuses labels that do not lie on the image; only NIfTI says how the axes point."""
+    """Refuses labels that do not lie on the image; only NIfTI says where it lies and how its axes point."""
     names = f"{files.image} and {files.labels}"
     if image.array.shape[:3] != values.shape:
         raise InputError(f"{names}: expected one shape, got {image.array.shape[:3]} and {values.shape} (z, y, x)")
@@ -245,6 +245,12 @@ def _check_same_grid(files, image, labels, values):
         difference = (image.affine - labels.affine)[:3, :3] / image.spacing
         if np.abs(difference).max() > 1e-2:
             raise InputError(f"{names}: expected one orientation, got two (a flip or a rotation)")
+        origins = image.affine[:3, 3], labels.affine[:3, 3]
+        offset = np.linalg.solve(image.affine[:3, :3], origins[1] - origins[0])  # voxels along z, y, x
+        if np.abs(offset).max() > 0.5:
+            raise InputError(
+                f"{names}: expected one origin, got {origins[0].tolist()} and {origins[1].tolist()} mm (x, y, z)"
+            )
 
 
 def _check_semantic_values(path, values, classes):

@@ -10,8 +10,8 @@ import numpy as np
 import tqdm
 
 from data import records, synthetic
-from data.atomic import replacing
-from data.cases import Case, find_cases, load_case, write_case_classes
+from data.atomic import replacing_folder
+from data.cases import SPLITS, Case, find_cases, load_case, write_case_classes
 from data.errors import InputError
 from data.readers import Volume, spacing_affine
 from data.writers import write_volume
@@ -28,20 +28,18 @@ def convert(data_config, output, *, progress=True):
       progress: shows a bar.
 
     Returns:
-      The manifest, as in manifest.json: format_version, project_version, source, settings (of synthetic sources),
-      classes, labels, channels, num_attributes, num_cases {split: n}, num_instances {split: {class: n}},
-      largest_shape [3] voxels, max_instances of one volume, spacing_median [3] mm, dropped {reason: instances},
-      shards {split: [{file, records, bytes, sha256}]}.
+      The manifest, as in manifest.json: format_version, project_version, source, settings (of the config, on which
+      the records depend: of synthetic sources how they are drawn, of folders labels and min_voxels), classes, labels,
+      channels, num_attributes, num_cases {split: n}, num_instances {split: {class: n}}, largest_shape [3] voxels,
+      max_instances of one volume, spacing_median [3] mm, dropped {reason: instances}, shards {split: [{file, records,
+      bytes, sha256}]}.
 
     Raises:
-      InputError: the source cannot be used, a case does not fit, or the output folder holds something.
+      InputError: the source cannot be used, a case does not fit, or the output is a file or a folder with files in it.
     """
-    with replacing(output) as folder:
-        folder.mkdir()
+    with replacing_folder(output) as folder:
         tally = _Tally(tuple(data_config.classes))
-        writers = {
-            split: records.ShardWriter(folder, split, data_config.shard_megabytes * 10**6) for split in records.SPLITS
-        }
+        writers = {split: records.ShardWriter(folder, split, data_config.shard_megabytes * 10**6) for split in SPLITS}
         for split, case, dropped in _counted(data_config, progress):
             tally.add(split, case, dropped)
             writers[split].write(records.to_example(case))
@@ -65,9 +63,9 @@ def write_files(data_config, output, *, progress=True):
     Returns:
       dict: the fields of the manifest that tell about cases.
     """
-    with replacing(output) as folder:
+    with replacing_folder(output) as folder:
         tally = _Tally(tuple(data_config.classes))
-        names = {split: [] for split in records.SPLITS}
+        names = {split: [] for split in SPLITS}
         for split, case, dropped in _counted(data_config, progress):
             tally.add(split, case, dropped)
             names[split].append(case.name)
@@ -80,7 +78,7 @@ def ensure_records(data_config):
     """The manifest of the config's records, which are drawn first where they are missing and the source is synthetic.
 
     Raises:
-      InputError: there are no records of another source, or those that are there were drawn with other settings.
+      InputError: there are no records of another source, or those that are there were made with other settings.
     """
     folder = data_config.records
     missing = not os.path.exists(os.path.join(folder, records.MANIFEST)) and "://" not in str(folder)
@@ -92,13 +90,7 @@ def ensure_records(data_config):
             if not os.path.exists(os.path.join(folder, records.MANIFEST)):
                 raise
     manifest = records.read_manifest(folder)
-    settings = _settings(data_config)
-    if manifest["source"] == data_config.source == SYNTHETIC and manifest["settings"] != settings:
-        changed = [f"{k}: {v} -> {settings.get(k)}" for k, v in manifest["settings"].items() if v != settings.get(k)]
-        raise InputError(
-            f"{folder}: expected records of the config's data.synthetic, came others ({', '.join(changed)}); "
-            "choose another data.records"
-        )
+    _check_settings(folder, manifest, data_config)
     return manifest
 
 
@@ -155,7 +147,7 @@ def _synthetic_jobs(data_config):
             f"data.classes: expected those of {SYNTHETIC}, {synthetic.SHAPES}, came {tuple(data_config.classes)}"
         )
     settings = data_config.synthetic
-    counts = dict(zip(records.SPLITS, (settings.num_train, settings.num_val, settings.num_test), strict=True))
+    counts = dict(zip(SPLITS, (settings.num_train, settings.num_val, settings.num_test), strict=True))
     splits = [split for split, count in counts.items() for _ in range(count)]
     return [(split, lambda index=index: _draw(data_config, index)) for index, split in enumerate(splits)]
 
@@ -187,7 +179,7 @@ def _drawn_splits(count, data_config):
     numbers = np.floor(shares + 1e-9).astype(int)
     for split in np.argsort(numbers - shares, kind="stable")[: count - numbers.sum()]:
         numbers[split] += 1
-    splits = np.repeat(records.SPLITS, numbers)
+    splits = np.repeat(SPLITS, numbers)
     return np.random.default_rng(data_config.split_seed).permutation(splits).tolist()
 
 
@@ -214,16 +206,42 @@ def _header(data_config):
         "format_version": records.FORMAT_VERSION,
         "project_version": records.project_version(),
         "source": str(data_config.source),
-        "settings": _settings(data_config) if data_config.source == SYNTHETIC else {},
+        "settings": _settings(data_config, data_config.source),
         "classes": list(data_config.classes),
         "labels": data_config.labels,
     }
 
 
-def _settings(data_config):
-    """What the synthetic source was drawn with, as JSON reads it back."""
-    settings = {**dataclasses.asdict(data_config.synthetic), "min_voxels": data_config.min_voxels}
+def _settings(data_config, source):
+    """What the records of a source depend on, as JSON reads it back."""
+    if source == SYNTHETIC:
+        settings = {**dataclasses.asdict(data_config.synthetic), "min_voxels": data_config.min_voxels}
+    else:
+        settings = {"labels": data_config.labels, "min_voxels": data_config.min_voxels}
     return json.loads(json.dumps(settings))
+
+
+def _check_settings(folder, manifest, data_config):
+    """Refuses records that were made with other settings than the config's."""
+    drawn = manifest["source"] == SYNTHETIC
+    if drawn and data_config.source != SYNTHETIC:
+        return  # The config says nothing about how to draw.
+    mine = _settings(data_config, manifest["source"])
+    # Only what the manifest states: those of folders stated nothing once.
+    changed = {name: value for name, value in manifest["settings"].items() if value != mine.get(name)}
+    if changed and drawn:
+        pairs = ", ".join(f"{name}: {value} -> {mine.get(name)}" for name, value in changed.items())
+        raise InputError(
+            f"{folder}: expected records of the config's data.synthetic, came others ({pairs}); "
+            "choose another data.records"
+        )
+    if changed:
+        expected = ", ".join(f"data.{name}={mine.get(name)}" for name in changed)
+        came = ", ".join(f"{name}={value}" for name, value in changed.items())
+        raise InputError(
+            f"{folder}: expected records made with the config's {expected}, came {came}; "
+            f"convert {manifest['source']} again into another data.records, or set the config to what came"
+        )
 
 
 class _Tally:
@@ -231,8 +249,8 @@ class _Tally:
 
     def __init__(self, classes):
         self._classes = classes
-        self._num_cases = dict.fromkeys(records.SPLITS, 0)
-        self._instances = {split: np.zeros(len(classes), int) for split in records.SPLITS}
+        self._num_cases = dict.fromkeys(SPLITS, 0)
+        self._instances = {split: np.zeros(len(classes), int) for split in SPLITS}
         self._shapes, self._spacings, self._max_instances = [], [], 0
         self._dropped = collections.Counter()
         self._form = None  # (channels, attributes), and the case that set it

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from data.cases import SPLITS
 from data.errors import InputError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-SPLITS = ("train", "val", "test")
 
 # What tf.io.decode_raw reads; a record names its dtype, and the position here picks the decoder.
 _DTYPES = ("uint8", "int8", "uint16", "int16", "int32", "int64", "float16", "float32", "float64")
@@ -54,13 +54,15 @@ def to_example(case):
     array = array if array.ndim == 4 else array[..., np.newaxis]
     ids = case.instance_ids.astype(np.min_scalar_type(int(case.instance_ids.max())))
     ids = ids if ids.dtype.name in _DTYPES else ids.astype(np.int32)
-    if array.nbytes > _MAX_RECORD_BYTES:
-        raise InputError(f"case {case.name}: expected a volume below 2 GB, came {array.nbytes / 2**30:.1f} GB")
+    compressed_ids = zlib.compress(_little_endian(ids))
+    size = array.nbytes + len(compressed_ids)
+    if size > _MAX_RECORD_BYTES:
+        raise InputError(f"case {case.name}: expected a volume below 2 GB with its ids, came {size / 2**30:.1f} GB")
     features = {
         "volume": _bytes(_little_endian(array)),
         "volume_dtype": _bytes(array.dtype.name),
         "volume_shape": _ints(array.shape),
-        "instance_ids_zlib": _bytes(zlib.compress(_little_endian(ids))),
+        "instance_ids_zlib": _bytes(compressed_ids),
         "instance_ids_dtype": _bytes(ids.dtype.name),
         "class_ids": _ints(case.class_ids),
         "attributes": _floats(case.attributes),
@@ -118,6 +120,15 @@ def reading(what):
         ) from error
 
 
+@contextlib.contextmanager
+def _writing():
+    """Turns TensorFlow's errors about files into the OSError that Python's own writers raise."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error
+
+
 class ShardWriter:
     """Records of one split in files of at most `max_bytes` (one record at least), named when their number is known."""
 
@@ -126,18 +137,18 @@ class ShardWriter:
         self._writer, self._shards = None, []
 
     def write(self, record):
-        """Appends a serialized record."""
+        """Appends a serialized record; OSError where the disk is full."""
         size = len(record) + _FRAME_BYTES
         if self._writer is None or self._shards[-1]["bytes"] + size > self._max_bytes:
             self._roll()
-        self._writer.write(record)
+        with _writing():
+            self._writer.write(record)
         self._shards[-1]["records"] += 1
         self._shards[-1]["bytes"] += size
 
     def close(self):
-        """Finishes the files; returns their entries for the manifest."""
-        if self._writer is not None:
-            self._writer.close()
+        """Finishes the files; returns their entries for the manifest; OSError where the disk is full."""
+        self._finish()
         for number, shard in enumerate(self._shards):
             path = self._folder / shard["file"]
             shard["file"] = f"{self._split}-{number:05d}-of-{len(self._shards):05d}.tfrecord"
@@ -145,9 +156,13 @@ class ShardWriter:
             shard["sha256"] = _sha256(self._folder / shard["file"])
         return self._shards
 
-    def _roll(self):
+    def _finish(self):
         if self._writer is not None:
-            self._writer.close()
+            with _writing():
+                self._writer.close()
+
+    def _roll(self):
+        self._finish()
         name = f"{self._split}-{len(self._shards):05d}.part"
         self._writer = tf.io.TFRecordWriter(str(self._folder / name))
         self._shards.append({"file": name, "records": 0, "bytes": 0})

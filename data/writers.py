@@ -83,7 +83,10 @@ def _write_nifti(path, array, spacing, affine):
     image.SetDirection(direction.ravel().tolist())
     image.SetSpacing([*spacing[::-1].tolist(), 1.0][:num_axes])
     image.SetOrigin([*affine[:3, 3].tolist(), 0.0][:num_axes])
-    SimpleITK.WriteImage(image, str(path), useCompression=True)
+    try:
+        SimpleITK.WriteImage(image, str(path), useCompression=True)
+    except RuntimeError as error:  # What SimpleITK raises where a file cannot be made.
+        raise OSError(f"{path}: cannot be written: {str(error).splitlines()[-1]}") from error
 
 
 def _write_tiff(path, array, spacing):

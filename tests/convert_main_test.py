@@ -34,6 +34,10 @@ class ConvertMainTest:
         (tmp_path / "mine.txt").write_text("keep")
         for arguments, words in (
             ([f"--output={tmp_path}", *TINY], "expected a new or empty output folder"),
+            (
+                [f"--output={tmp_path / 'mine.txt'}", *TINY],
+                "mine.txt: expected a new or empty output folder, got a file",
+            ),
             (["--to=files", *TINY], "--to=files: expected --output=FOLDER, came none"),
         ):
             done = run(*arguments)

@@ -1,6 +1,7 @@
 """Misuse of `--config`, through a program that only resolves it."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -15,9 +16,14 @@ command_line.run(lambda: print(schema.to_json(command_line.resolve(CONFIG))))
 """
 
 
-def run(*arguments):
+def run(*arguments, program=PROGRAM, cwd=ROOT):
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -35,6 +41,39 @@ class CommandLineTest:
         assert config["model"]["rpn"]["nms_iou"] == 0.25
         assert config["input"]["patch_size"] == [16, 32, 48]
 
+    def test_default_is_found_from_any_working_directory(self, tmp_path):
+        done = run("--config.train.steps=321", cwd=tmp_path)
+        assert done.stderr == ""
+        assert json.loads(done.stdout)["name"] == "shapes_small"
+        assert json.loads(done.stdout)["train"]["steps"] == 321
+
+    def test_help_names_the_default_within_the_project(self):
+        assert "(default: configs/shapes_small.py)" in " ".join(run("--help").stdout.split())
+
+    @pytest.mark.parametrize(
+        ("error", "line", "code"),
+        [
+            ("PermissionError(13, 'Permission denied', 'out')", "error: [Errno 13] Permission denied: 'out'\n", 1),
+            ("OSError(28, 'No space left\\non device')", "error: [Errno 28] No space left on device\n", 1),
+            ("errors.InputError('expected a, came b')", "error: expected a, came b\n", 2),
+        ],
+    )
+    def test_errors_of_the_system_and_of_the_user_end_in_one_line(self, error, line, code):
+        program = f"""
+from configs import command_line
+from data import errors
+def main():
+    raise {error}
+command_line.run(main)
+"""
+        done = run(program=program)
+        assert (done.stdout, done.stderr, done.returncode) == ("", line, code)
+
+    def test_other_errors_keep_their_traceback(self):
+        done = run(program="from configs import command_line\ncommand_line.run(lambda: 1 // 0)\n")
+        assert "Traceback" in done.stderr
+        assert done.returncode == 1
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
@@ -49,6 +88,15 @@ class CommandLineTest:
             ),
             (["--config.input.patch_size=64"], "patch_size"),
             (["--config.model.rpn.nms_iou=1.5"], "config model.rpn.nms_iou: expected a number in [0, 1], came 1.5"),
+            (
+                ["--config.inference.overlap=('a',1,2)"],
+                "config inference.overlap: expected three integers in [0, patch_size (64, 64, 64)), came ('a', 1, 2)",
+            ),
+            (
+                ["--config.model.backbone.stage_channels=(32,64,'x')"],
+                "config model.backbone.stage_channels: expected integers >= 1, came (32, 64, 'x')",
+            ),
+            (["--config=configs/absent.py", "--config.train.steps=3"], "configs/absent.py"),
             (["--confg=configs/shapes.py"], "confg"),
             (["configs/shapes.py"], "expected flags only, came 'configs/shapes.py'"),
         ],
@@ -72,6 +120,11 @@ class CommandLineTest:
             ),
             ("def get_config():\n    return {}\n", "expected get_config() to return a Config, came dict"),
             ("x = 1\n", "get_config"),
+            ("import nosuchmodule\n", "--config: ModuleNotFoundError: No module named 'nosuchmodule'"),
+            ("def get_config():\n    return missing\n", "--config: NameError: name 'missing' is not defined"),
+            ("def get_config():\n    return {}['rpn']\n", "--config: KeyError: rpn"),
+            ("def get_config():\n    assert False\n", "--config: AssertionError"),
+            ("def get_config():\n    return open('absent.txt')\n", "absent.txt"),
         ],
     )
     def test_broken_config_file_is_one_line(self, tmp_path, text, words):

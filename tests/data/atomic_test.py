@@ -1,6 +1,6 @@
 import pytest
 
-from data.atomic import replacing
+from data.atomic import replacing, replacing_folder
 from data.errors import InputError
 
 
@@ -66,6 +66,36 @@ class ReplacingTest:
         words = "expected a new or empty output folder"
         with pytest.raises(InputError, match=words), replacing(tmp_path):
             pytest.fail("the block must not run")
+        assert (tmp_path / "a").read_text() == "1"
+
+    @pytest.mark.parametrize("path", ["a/out", "a/deep/out"])
+    def test_path_below_a_file_is_refused_before_any_work(self, tmp_path, path):
+        (tmp_path / "a").write_text("1")
+        words = rf"out: expected {tmp_path / 'a'} to be a folder, got a file"
+        with pytest.raises(InputError, match=words), replacing(tmp_path / path):
+            pytest.fail("the block must not run")
+        assert (tmp_path / "a").read_text() == "1"
+
+
+class ReplacingFolderTest:
+    @pytest.mark.parametrize("exists", [False, True])
+    def test_folder_is_made_and_renamed(self, tmp_path, exists):
+        path = tmp_path / "records"
+        if exists:
+            path.mkdir()
+        with replacing_folder(path) as folder:
+            assert folder.is_dir()
+            (folder / "a").write_text("1")
+        assert (path / "a").read_text() == "1"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_file_is_refused_before_any_work(self, tmp_path):
+        (tmp_path / "a").write_text("1")
+        (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+        for name in ("a", "link"):
+            words = f"{name}: expected a new or empty output folder, got a file"
+            with pytest.raises(InputError, match=words), replacing_folder(tmp_path / name):
+                pytest.fail("the block must not run")
         assert (tmp_path / "a").read_text() == "1"
 
 

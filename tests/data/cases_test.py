@@ -266,6 +266,35 @@ class LoadCaseGridTest:
         with pytest.raises(InputError, match="expected one orientation, got two"):
             load(files, classes=("cell",))
 
+    def move(self, path, origin, direction):
+        image = SimpleITK.ReadImage(str(path))
+        image.SetOrigin(origin)
+        image.SetDirection(direction)
+        SimpleITK.WriteImage(image, str(path))
+
+    def test_shifted_nifti(self, tmp_path):
+        files = write_case(tmp_path, instances(), suffix=".nii")
+        turned = (0, 0, 1, 0, 1, 0, -1, 0, 0)  # the file's x axis runs along -z of the world, its z axis along x
+        self.move(files.image, (10, 20, 30), turned)
+        # Spacing: 2 mm along z, 0.75 along y, 0.5 along x.
+        for origin in ((10.9, 20, 30), (10, 20.35, 30), (10, 20, 30.2)):
+            self.move(files.labels, origin, turned)
+            assert load(files, classes=("cell",))[0].class_ids.shape == (3,)
+        for origin in ((11.1, 20, 30), (10, 20.4, 30), (10, 20, 30.3)):
+            self.move(files.labels, origin, turned)
+            with pytest.raises(InputError, match=r"a_image.nii and .*a_labels.nii: expected one origin, got") as raised:
+                load(files, classes=("cell",))
+            assert "got [10.0, 20.0, 30.0] and [" in str(raised.value)
+            assert np.allclose(json.loads(str(raised.value).split(" and ")[-1].split(" mm")[0]), origin)
+
+    def test_only_nifti_pairs_have_an_origin(self, tmp_path):
+        files = write_case(tmp_path, instances(), suffix=".nii")
+        self.move(files.image, (10, 20, 30), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+        labels = tmp_path / "a_labels.npz"
+        write_volume(labels, instances(), SPACING)
+        case, _ = load(CaseFiles("a", files.image, labels, None), classes=("cell",))
+        assert case.class_ids.shape == (3,)
+
     @pytest.mark.parametrize(
         ("labels", "words"),
         [

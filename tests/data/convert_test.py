@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from configs import schema
 from data import convert, records, synthetic
-from data.cases import find_cases, write_case_classes
+from data.cases import SPLITS, find_cases, write_case_classes
 from data.errors import InputError
 from data.readers import read_volume
 from data.writers import write_volume
@@ -126,6 +126,7 @@ class FolderTest:
         assert manifest["num_cases"] == {"train": 1, "val": 1, "test": 0}
         assert manifest["num_instances"]["train"] == {"cell": 1}
         assert manifest["dropped"] == {"below_min_voxels": 2}
+        assert manifest["settings"] == {"labels": "instances", "min_voxels": 2}
         assert manifest["spacing_median"] == [2.0, 1.0, 0.5]
         assert manifest["shards"]["test"] == []
         case = read_records(tmp_path / "out")["val"][0]
@@ -151,7 +152,7 @@ class FolderTest:
     def test_drawn_splits_follow_the_fractions(self, count, fractions, expected):
         config = schema.Data(split_fractions=fractions)
         splits = convert._drawn_splits(count, config)
-        assert tuple(splits.count(split) for split in records.SPLITS) == expected
+        assert tuple(splits.count(split) for split in SPLITS) == expected
         assert splits == convert._drawn_splits(count, config)
 
     def test_another_seed_draws_another_split(self):
@@ -182,6 +183,18 @@ class OutputTest:
         with pytest.raises(InputError, match="expected a new or empty output folder"):
             write(synthetic_config(), tmp_path, progress=False)
         assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+    @pytest.mark.parametrize("write", [convert.convert, convert.write_files])
+    def test_a_file_is_refused_before_any_case_is_made(self, tmp_path, write, monkeypatch):
+        (tmp_path / "mine.txt").write_text("keep")
+        monkeypatch.setattr(convert, "cases", lambda _: pytest.fail("no case must be made"))
+        for output, words in (
+            (tmp_path / "mine.txt", "mine.txt: expected a new or empty output folder, got a file"),
+            (tmp_path / "mine.txt" / "out", "mine.txt to be a folder, got a file"),
+        ):
+            with pytest.raises(InputError, match=words):
+                write(synthetic_config(), output, progress=False)
+        assert (tmp_path / "mine.txt").read_text() == "keep"
 
     @pytest.mark.parametrize("write", [convert.convert, convert.write_files])
     def test_an_error_on_the_way_leaves_nothing(self, tmp_path, write, monkeypatch):
@@ -255,6 +268,38 @@ class EnsureRecordsTest:
         convert.ensure_records(synthetic_config(tmp_path / "records"))
         with pytest.raises(InputError, match=r"came others \(num_train: 3 -> 4\); choose another data.records"):
             convert.ensure_records(synthetic_config(tmp_path / "records", num_train=4))
+
+    def test_records_of_a_folder_with_other_labels_or_min_voxels_are_refused(self, tmp_path):
+        write_cases(tmp_path / "in", ["a"])
+        config = folder_config(tmp_path / "in", records=str(tmp_path / "records"), min_voxels=2)
+        manifest = convert.convert(config, config.records, progress=False)
+        assert convert.ensure_records(config) == manifest
+        config.min_voxels = 1
+        words = r"records made with the config's data.min_voxels=1, came min_voxels=2; convert .*in again into another"
+        with pytest.raises(InputError, match=words):
+            convert.ensure_records(config)
+        config.labels = "semantic"
+        words = (
+            "data.labels=semantic, data.min_voxels=1, came labels=instances, min_voxels=2; convert .* or set the config"
+        )
+        with pytest.raises(InputError, match=words):
+            convert.ensure_records(config)
+
+    def test_records_of_written_files_serve_the_config_that_wrote_them(self, tmp_path):
+        config = synthetic_config(tmp_path / "records")
+        convert.write_files(config, tmp_path / "files", progress=False)
+        config.source = str(tmp_path / "files")
+        manifest = convert.convert(config, config.records, progress=False)
+        config.source = convert.SYNTHETIC
+        assert convert.ensure_records(config) == manifest
+        config.min_voxels = 5
+        with pytest.raises(InputError, match=r"data\.min_voxels=5, came min_voxels=1"):
+            convert.ensure_records(config)
+
+    def test_drawn_records_serve_the_config_of_a_folder(self, tmp_path):
+        manifest = convert.convert(synthetic_config(), tmp_path / "records", progress=False)
+        config = folder_config(tmp_path / "in", records=str(tmp_path / "records"), min_voxels=20)
+        assert convert.ensure_records(config) == manifest
 
     def test_other_sources_are_not_converted_unasked(self, tmp_path):
         config = folder_config(tmp_path, records=str(tmp_path / "records"))

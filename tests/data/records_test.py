@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -129,8 +130,16 @@ class RoundTripTest:
 
     def test_a_record_beyond_two_gigabytes_is_refused(self, monkeypatch):
         monkeypatch.setattr(records, "_MAX_RECORD_BYTES", 700)
-        with pytest.raises(InputError, match=r"case a: expected a volume below 2 GB, came 0\.0 GB"):
+        with pytest.raises(InputError, match=r"case a: expected a volume below 2 GB with its ids, came 0\.0 GB"):
             records.to_example(make_case())
+
+    def test_compressed_ids_count_towards_two_gigabytes(self, monkeypatch):
+        case = make_case()
+        monkeypatch.setattr(records, "_MAX_RECORD_BYTES", case.volume.array.nbytes)
+        with pytest.raises(InputError, match="below 2 GB with its ids"):
+            records.to_example(case)
+        monkeypatch.setattr(records, "_MAX_RECORD_BYTES", case.volume.array.nbytes + case.instance_ids.size)
+        assert len(records.to_example(case)) > case.volume.array.nbytes
 
 
 class ReadingTest:
@@ -231,6 +240,14 @@ class ShardWriterTest:
         assert [(tmp_path / shard["file"]).stat().st_size for shard in shards] == [100, 17, 216, 26]
         assert len(shards[0]["sha256"]) == 64
         assert len(list(tmp_path.iterdir())) == 4
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a device without space")
+    def test_a_full_disk_is_an_os_error(self, tmp_path):
+        (tmp_path / "val-00000.part").symlink_to("/dev/full")
+        writer = records.ShardWriter(tmp_path, "val", max_bytes=100)
+        writer.write(b"x")
+        with pytest.raises(OSError, match="No space left on device"):
+            writer.close()
 
     def test_no_records_make_no_shards(self, tmp_path):
         assert records.ShardWriter(tmp_path, "val", max_bytes=100).close() == []

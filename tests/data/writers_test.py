@@ -53,6 +53,13 @@ class WriteVolumeTest:
             assert tiff.imagej_metadata["unit"] == "um"
             assert tiff.imagej_metadata["slices"] == 5
 
+    @pytest.mark.parametrize("suffix", [".nii.gz", ".tif", ".npz"])
+    def test_a_file_that_the_system_refuses_is_an_os_error(self, tmp_path, suffix):
+        path = tmp_path / ("a" * (250 - len(suffix)) + suffix)  # too long for the temporary name, which adds to it
+        with pytest.raises(OSError, match=r"too long|cannot be written"):
+            write_volume(path, np.ones(SHAPE, np.uint8), SPACING)
+        assert list(tmp_path.iterdir()) == []
+
     def test_old_file_survives_a_failed_write(self, tmp_path):
         write_volume(tmp_path / "a.nii.gz", np.ones(SHAPE, np.uint8), SPACING)
         with pytest.raises(TypeError):
