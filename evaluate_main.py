@@ -23,11 +23,12 @@ def main():
     import tqdm
 
     from data import pipeline, records
-    from data.atomic import replacing
+    from data.atomic import check_folder, replacing
     from evaluation import matching, metrics
     from serving.inference import VolumeDetector
     from training import checkpoints, restore
 
+    check_folder(output)
     config = command_line.read_config(checkpoints.read_config_text(workdir))
     folder = RECORDS.value or config.data.records
     manifest = records.read_manifest(folder)
@@ -35,18 +36,20 @@ def main():
     volumes = pipeline.volumes(folder, manifest, SPLIT.value, config.input)
     detector = VolumeDetector(restore.load_model(workdir, config), config)
 
-    output.mkdir(parents=True, exist_ok=True)
-    matches = []
+    matches, drawn = [], []
     for number, truth in enumerate(tqdm.tqdm(volumes, desc="evaluate", mininterval=2)):
         found = detector.detect(truth["volume"])
         matches.append(matching.match_volume(found, truth, config.model.detections.mask_threshold))
         if number < NUM_PICTURES.value:
-            _draw(output / f"{truth['name']}.png", found, truth, config)
+            drawn.append((found, truth))
     summary = metrics.summarize(matches, config.data.classes)
     table = metrics.table(summary)
     for name, text in (("metrics.json", json.dumps(summary, indent=2)), ("metrics.txt", table)):
         with replacing(output / name) as temporary:
             temporary.write_text(text + "\n")
+    # Written last: a damaged record ends the evaluation before, and must not leave half of one.
+    for found, truth in drawn:
+        _draw(output / f"{truth['name']}.png", found, truth, config)
     print(table)
     print(f"metrics and pictures in {output}")
 

@@ -20,14 +20,14 @@ def main():
     import numpy as np
 
     from data import readers, writers
+    from data.atomic import check_folder
     from data.errors import InputError
     from evaluation import report
     from serving import answers
 
     if (WORKDIR.value is None) == (MODEL.value is None):
         raise InputError("expected one of --workdir and --model, came " + ("none" if WORKDIR.value is None else "both"))
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output={output}: expected a folder, came a file")
+    check_folder(output)
     volume = readers.read_volume(source)
     image = volume.array if volume.array.ndim == 4 else volume.array[..., np.newaxis]
     image = image.astype(np.float32)
@@ -60,8 +60,8 @@ def main():
     for row in table:
         print(f"{row['id']:4d}  {row['class']:<16} {row['score']:.3f}  {row['volume_mm3']:12.1f} mm3")
     print(f"{len(table)} detection(s), {total - len(table)} more score below {MIN_SCORE.value}")
-    if total == config.inference.max_detections:
-        print(f"there may be more: inference.max_detections is {total}")
+    if found["is_full"]:
+        print(f"there may be more: inference.max_detections is {config.inference.max_detections}")
     print(f"label volume, tables and picture: {stem}_*")
 
 

@@ -22,43 +22,54 @@ def main():
     config = command_line.resolve(CONFIG)
     workdir = pathlib.Path(WORKDIR.value or f"runs/{config.name}/model")
 
-    import tensorflow as tf
-
-    from data import convert, pipeline, records
-    from data.errors import InputError
-    from model.mask_rcnn import MaskRCNN
-    from training import checkpoints, loop, optimizers, tracking
+    from training import checkpoints, optimizers, restore
     from training import strategy as strategies
 
     strategy = strategies.make(STRATEGY.value, LOGICAL_DEVICES.value)
-    replicas = strategy.num_replicas_in_sync
-    if config.train.batch_size % replicas:
-        raise InputError(
-            f"train.batch_size: expected a multiple of {replicas} replicas, came {config.train.batch_size}"
-        )
-    is_chief = strategies.is_chief(strategy)
-
-    manifest = convert.ensure_records(config.data)
-    records.check_matches(manifest, config.data.classes, config.input.channels)
-    if is_chief:
+    manifest = _checked_records(config, strategy)
+    if strategies.is_chief(strategy):
         checkpoints.claim(workdir, schema.to_json(config), lambda text: _differences(config, text))
+    else:
+        # Refuses what the chief refuses: nobody waits for a chief that has left.
+        checkpoints.check(workdir, lambda text: _differences(config, text))
 
     with strategy.scope():
-        model = MaskRCNN(
-            config.model, num_classes=len(config.data.classes), patch_size=config.input.patch_size, name="mask_rcnn"
-        )
-        model.build_variables(config.input.channels)
+        model = restore.make_model(config)
         optimizer = optimizers.make(config.train)
         optimizer.build(model.trainable_variables)
     resumed = checkpoints.restore_latest(workdir, model, optimizer)
     step = int(optimizer.iterations.numpy())
+    replicas = strategy.num_replicas_in_sync
     print(f"{model.count_params():,} parameters on {replicas} replica(s), {STRATEGY.value}", flush=True)
     print(f"resumed from {resumed}" if resumed else f"new run in {workdir}", flush=True)
     if step >= config.train.steps:
         print(f"already trained for {step} steps", flush=True)
         return
+    _train(config, workdir, strategy, model, optimizer, _batches(config, manifest, strategy, step), step)
+    print(f"trained: checkpoints in {workdir}", flush=True)
 
-    def batches(context):
+
+def _checked_records(config, strategy):
+    """The manifest of records that fit the config, and a batch size that fits the replicas."""
+    from data import convert, records
+    from data.errors import InputError
+    from training import strategy as strategies
+
+    replicas, batch_size = strategy.num_replicas_in_sync, config.train.batch_size
+    if batch_size % replicas:
+        raise InputError(f"train.batch_size: expected a multiple of {replicas} replicas, came {batch_size}")
+    manifest = convert.ensure_records(config.data)
+    records.check_matches(manifest, config.data.classes, config.input.channels)
+    if strategies.is_chief(strategy):
+        _warn_of_hidden_instances(manifest, config)
+    return manifest
+
+
+def _batches(config, manifest, strategy, step):
+    """An iterator over this process's share of the batches, from a step on."""
+    from data import pipeline
+
+    def share(context):
         return pipeline.train_batches(
             config.data.records,
             manifest,
@@ -69,19 +80,29 @@ def main():
             input_pipeline_id=context.input_pipeline_id,
         )
 
-    iterator = iter(strategy.distribute_datasets_from_function(batches))
+    return iter(strategy.distribute_datasets_from_function(share))
+
+
+def _train(config, workdir, strategy, model, optimizer, batches, step):
+    """Trains from a step to the last; the chief tracks, all write checkpoints."""
+    import tensorflow as tf
+
+    from data.errors import InputError
+    from training import checkpoints, loop, tracking
+    from training import strategy as strategies
+
     worker = strategies.worker_name(strategy)
     manager = checkpoints.manager(workdir, model, optimizer, config.train.keep_checkpoints, worker=worker)
     tracker = None
-    if is_chief:
-        as_dict = dataclasses.asdict(config)
+    if strategies.is_chief(strategy):
+        as_dict, steps = dataclasses.asdict(config), config.train.steps
         tracker = tracking.Tracker(
-            workdir, project="mask-rcnn-3d", config=as_dict, steps=config.train.steps, mode=WANDB.value
+            workdir, project="mask-rcnn-3d", config=as_dict, step=step, steps=steps, mode=WANDB.value
         )
     try:
         loop.train(
             loop.make_train_steps(strategy, model, optimizer, config.train),
-            iterator,
+            batches,
             optimizer,
             config.train,
             on_log=tracker.log if tracker else lambda *_: None,
@@ -94,7 +115,16 @@ def main():
     finally:
         if tracker:
             tracker.close()
-    print(f"trained: checkpoints in {workdir}", flush=True)
+
+
+def _warn_of_hidden_instances(manifest, config):
+    most, slots = manifest["max_instances"], config.input.max_instances
+    if most > slots:
+        print(
+            f"warning: a volume of the records has {most} instances, input.max_instances is {slots}: in a patch with "
+            "more, the smallest are trained as background; raise input.max_instances",
+            flush=True,
+        )
 
 
 def _differences(config, text):

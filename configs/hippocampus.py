@@ -1,4 +1,15 @@
-"""Command: Hardware: Time: Result:"""
+"""Anterior and posterior hippocampus in MR: 2 x 2 x 2 mosaics of randomly flipped crops, so that place tells nothing.
+
+Data:     Medical Segmentation Decathlon task 04 (Antonelli et al. 2022) as images/, labels/ and split.json: 208 crops
+          train, 26 are held out
+Command:  python convert_main.py --config=configs/hippocampus.py --source=FOLDER
+          python train_main.py --config=configs/hippocampus.py --strategy=mirrored
+          python evaluate_main.py --workdir=runs/hippocampus/model --split=val
+Hardware: two CPU cores (Xeon with AVX-512), shared with other work
+Time:     9 minutes (0.16 s per step of one mosaic on idle cores)
+Result:   4 mosaics of the held-out crops (52 truths): mask AP50 0.960, box AP50 0.979, box AP75 0.309, mean mask IoU of
+          matched objects 0.685, class accuracy 1.000; one seed. After half the steps: mask AP50 0.905, box AP50 0.960
+"""
 
 from configs import schema
 

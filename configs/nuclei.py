@@ -1,10 +1,21 @@
-"""Command: Hardware: Time: Result:"""
+"""Nuclei in fluorescence stacks with instance labels: one class, four stacks of three kinds of tissue.
+
+Data:     ovule (Vijayan et al. 2024), embryo (QCANet) and monolayer (Allen Institute cells3d) stacks as
+          `<case>_image.tif` and `<case>_labels.tif`; three train, the ovule's other half is held out
+Command:  python convert_main.py --config=configs/nuclei.py --source=FOLDER
+          python train_main.py --config=configs/nuclei.py --strategy=mirrored
+          python evaluate_main.py --workdir=runs/nuclei/model --split=val
+Hardware: two CPU cores (Xeon with AVX-512), shared with other work
+Time:     8 minutes
+Result:   held-out stack (17 nuclei, most cut by its border): mask AP50 0.743, box AP50 0.743, AP at IoU 0.3 0.997, mean
+          mask IoU of matched nuclei 0.702; one seed
+"""
 
 from configs import schema
 
 
 def get_config():
-    """Nuclei in fluorescence stacks with instance labels."""
+    """Patches of (32, 96, 96) voxels, anchors for nuclei from 12 to 56 voxels across."""
     config = schema.Config(name="nuclei")
     config.data.source = "../shared/data/nuclei"
     config.data.records = "runs/nuclei/records"
@@ -20,6 +31,6 @@ def get_config():
     config.model.anchors.aspects = ((1.0, 1.0, 1.0), (1.0, 2.0, 2.0))
     config.model.rois.num_samples = 64
     config.model.detections.max_detections = 64
-    config.train.steps = 2000
+    config.train.steps = 1500
     config.inference.overlap = (16, 32, 32)
     return config

@@ -1,4 +1,10 @@
-"""Command: Hardware: Time: Result:"""
+"""Synthetic shapes as first defined by gdavid57/3d-mask-r-cnn: 128^3 voxels, 3 to 20 objects, contrast 0.02 to 0.10.
+
+Command:  python train_main.py --config=configs/shapes.py --strategy=mirrored
+Hardware: two CPU cores (Xeon with AVX-512)
+Time:     0.56 s per step of two volumes, measured over 9 steps: about an hour for all of them
+Result:   not trained to the end yet, so there is none to state
+"""
 
 from configs import schema
 

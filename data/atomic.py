@@ -44,6 +44,16 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise
 
 
+def check_folder(output):
+    """InputError unless the folder, or else the nearest one above it, is there and can be written: makes nothing."""
+    path = Path(output).absolute()
+    nearest = next(folder for folder in (path, *path.parents) if os.path.exists(folder))
+    if not nearest.is_dir():
+        raise InputError(f"--output={output}: expected a folder, came the file {nearest}")
+    if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
+        raise InputError(f"--output={output}: expected a folder that can be written, came {nearest} without permission")
+
+
 @contextlib.contextmanager
 def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a new temporary folder that takes the place of `path` when the block succeeds, see `replacing`.

@@ -10,13 +10,12 @@ import json
 import os
 import pathlib
 import sys
+from xml.etree import ElementTree
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
-
-PROJECT = {"configs", "data", "evaluation", "model", "ops", "serving", "training"}
 
 
 def main():
@@ -30,34 +29,38 @@ def main():
     args = parser.parse_args()
 
     volume, write_labels = read(args.input)
+    model, classes = load(args.model, volume.shape[-1])
     try:
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         fail(f"--output={args.output}: expected a folder: {error.strerror}")
-    found, rows = ask(args.model, volume, args.min_score)
+    found, rows = ask(model, classes, volume, args.min_score)
     suffix = suffix_of(args.input)
     stem = args.output / args.input.name[: -len(suffix)]
-    write_labels(f"{stem}_labels{suffix}", found["labels"])
-    pathlib.Path(f"{stem}.json").write_text(json.dumps(rows, indent=2) + "\n")
-    draw(f"{stem}.png", volume[..., 0], found["labels"], rows)
+    write(f"{stem}_labels{suffix}", lambda path: write_labels(path, found["labels"]))
+    write(f"{stem}.json", lambda path: path.write_text(json.dumps(rows, indent=2) + "\n"))
+    write(f"{stem}.png", lambda path: draw(path, volume[..., 0], found["labels"], rows))
     for row in rows:
         print(f"{row['id']:4d}  {row['class']:<16} {row['score']:.3f}  {row['voxels']:8d} voxels  box {row['box']}")
-    loaded = PROJECT & set(sys.modules)
-    assert not loaded, f"project modules were imported: {loaded}"
-    print(f"{len(rows)} object(s) in {stem}_labels{suffix}; no project module was loaded")
+    print(f"{len(rows)} object(s) in {stem}_labels{suffix}")
 
 
-def ask(path, volume, min_score):
-    """The model's answer as a dict of arrays, and one dict per object."""
+def load(path, num_channels):
+    """The model, which owns the weights and must be held, and the names of its classes."""
     try:
         classes = json.loads((path / "assets" / "config.json").read_text())["data"]["classes"]
-        model = tf.saved_model.load(str(path))  # held until the answer is there: it owns the weights
+        model = tf.saved_model.load(str(path))
+        expected = model.signatures["serving_default"].structured_input_signature[1]["volume"].shape[-1]
     except (OSError, ValueError, KeyError) as error:
         fail(f"--model={path}: expected a SavedModel of this project: {error}")
+    if num_channels != expected:
+        fail(f"expected {expected} channel(s), came {num_channels}")
+    return model, classes
+
+
+def ask(model, classes, volume, min_score):
+    """The model's answer as a dict of arrays, and one dict per object."""
     segment = model.signatures["serving_default"]
-    channels = segment.structured_input_signature[1]["volume"].shape[-1]
-    if volume.shape[-1] != channels:
-        fail(f"expected {channels} channel(s), came {volume.shape[-1]}")
     found = {name: value.numpy() for name, value in segment(volume=tf.constant(volume)).items()}
     # Best first, and what is worse never covers what is better: leaving out the tail changes no other label.
     count = int(np.sum(found["valid"] & (found["scores"] >= min_score)))
@@ -110,21 +113,41 @@ def read_nifti(path):
 
 
 def read_tiff(path):
-    """A stack of slices, with a channel axis where the file names one; labels keep resolution and spacing."""
+    """ImageJ, OME or plain; labels keep what the file says about the size of a voxel, and where it says it."""
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:
-        axes, array = tiff.series[0].axes, tiff.series[0].asarray()
-        tags, metadata = tiff.pages[0].tags, tiff.imagej_metadata or {}
-        resolution = [tags.valueof(name, default=(1, 1)) for name in ("XResolution", "YResolution")]
-    for channel in set(axes) & set("CS"):
-        array = np.moveaxis(array, axes.index(channel), -1)
-    kept = {"axes": "ZYX"} | {name: metadata[name] for name in ("spacing", "unit") if name in metadata}
+        if len(tiff.series) != 1:
+            raise ValueError(f"expected one image series, came {len(tiff.series)}")
+        axes, array = tiff.series[0].get_axes(squeeze=False), tiff.series[0].asarray(squeeze=False)
+        sizes = dict(tiff.imagej_metadata or {})
+        if tiff.is_ome:
+            sizes = ElementTree.fromstring(tiff.ome_metadata).find(".//{*}Pixels").attrib
+        tags, style = tiff.pages[0].tags, {"ome": tiff.is_ome, "imagej": tiff.is_imagej and not tiff.is_ome}
+        style["resolution"] = [tags.valueof(name, default=(1, 1)) for name in ("XResolution", "YResolution")]
+        style["resolutionunit"] = tags.valueof("ResolutionUnit", default=1)
+    kept = {name: size for name, size in sizes.items() if name in ("spacing", "unit") or "PhysicalSize" in name}
 
     def write_labels(target, labels):
-        tifffile.imwrite(target, labels.astype(np.uint16), imagej=True, resolution=resolution, metadata=kept)
+        tifffile.imwrite(target, labels.astype(np.uint16), metadata={"axes": "ZYX", **kept}, **style)
 
-    return array, write_labels
+    return by_name(array, axes, trusted=style["ome"]), write_labels
+
+
+def by_name(array, axes, trusted):
+    """The axes z, y, x and one of channels by their letters, of which only OME's always tell slices from channels."""
+    kept = [i for i, axis in enumerate(axes) if axis in "ZQYX" or array.shape[i] > 1]
+    stacks = [i for i in kept if axes[i] not in "YXS"]
+    if not trusted and len(stacks) == 2 and "Z" in axes and array.shape[axes.index("Z")] == 1:
+        kept.remove(axes.index("Z"))  # one slice of many channels or frames: these are the slices
+        stacks.remove(axes.index("Z"))
+    names = ["Z" if [i] == stacks else axes[i] for i in kept]
+    rest = [name for name in names if name not in "ZYX"]
+    if sorted(names) != sorted(["Z", "Y", "X", *rest]) or len(rest) > 1:
+        sizes = [array.shape[i] for i in kept]
+        raise ValueError(f"expected the axes z, y, x and at most one more, came {''.join(names)} of sizes {sizes}")
+    array = array.reshape([array.shape[i] for i in kept])
+    return array.transpose([names.index(name) for name in ["Z", "Y", "X", *rest]])
 
 
 def read_npz(path):
@@ -144,6 +167,18 @@ def suffix_of(path):
         if path.name.lower().endswith(suffix):
             return suffix
     return fail(f"--input={path}: expected {', '.join(READERS)}")
+
+
+def write(path, write_to):
+    """Writes under another name first: a file that has its name is whole."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}")
+    try:
+        write_to(temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError is SimpleITK's
+        temporary.unlink(missing_ok=True)
+        fail(f"{path}: cannot be written: {error}")
 
 
 def draw(path, volume, labels, rows):

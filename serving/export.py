@@ -5,7 +5,7 @@ import tempfile
 
 import tensorflow as tf
 
-from data.atomic import replacing
+from data.atomic import check_folder, replacing
 from data.errors import InputError
 from serving.inference import VolumeDetector
 
@@ -28,9 +28,9 @@ def export(model, config, config_json, output):
     Signatures:
       serving_default: `volume` [Z, Y, X, C] float32, intensities of the source, of any size -> boxes [D, 6] float32
         (voxels), scores [D] float32, class_ids [D] int32, masks [D, M, M, M] float32, valid [D] bool, num_detections
-        int32, labels [Z, Y, X] int32; D is `inference.max_detections`.
-      patches: `volume` [B, *patch_size, C] float32, normalised -> the same with a leading B and without labels; D is
-        `model.detections.max_detections`. Fixed shapes, for servers that batch.
+        int32, is_full bool (there may be more than D), labels [Z, Y, X] int32; D is `inference.max_detections`.
+      patches: `volume` [B, *patch_size, C] float32, normalised -> the same with a leading B and without is_full and
+        labels; D is `model.detections.max_detections`. Fixed shapes, for servers that batch.
 
     Args:
       model: MaskRCNN, built and trained.
@@ -39,7 +39,7 @@ def export(model, config, config_json, output):
       output: folder to write; must not exist, or be empty.
 
     Raises:
-      InputError: the output folder is not empty.
+      InputError: the output folder is not empty, or cannot be made.
     """
     output = pathlib.Path(output)
     check_output(output)
@@ -58,9 +58,10 @@ def export(model, config, config_json, output):
 
 
 def check_output(output):
-    """InputError unless the folder is new or empty."""
+    """InputError unless the folder is new or empty, and can be written."""
     output = pathlib.Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    check_folder(output)
+    if output.exists() and any(output.iterdir()):
         raise InputError(f"--output={output}: expected a new or empty folder, came one with files")
 
 

@@ -68,7 +68,8 @@ class VolumeDetector(tf.Module):
 
         Returns:
           dict, best first and padded to `inference.max_detections`: boxes [D, 6] float32 voxels, scores [D] float32,
-          class_ids [D] int32, masks [D, M, M, M] float32 over the box, valid [D] bool, num_detections int32.
+          class_ids [D] int32, masks [D, M, M, M] float32 over the box, valid [D] bool, num_detections int32, is_full
+          bool: whether there may have been more than `inference.max_detections`.
         """
         shape = tf.shape(volume)[:3]
         missing = tf.maximum(tf.constant(self.patch_size) - shape, 0)
@@ -77,10 +78,13 @@ class VolumeDetector(tf.Module):
 
         def one_tile(start):
             tile = tf.slice(padded, tf.concat([start, [0]], axis=0), [*self.patch_size, volume.shape[-1]])
-            return {name: value[0] for name, value in self.network(tile[tf.newaxis]).items()}
+            answer = {name: value[0] for name, value in self.network(tile[tf.newaxis]).items()}
+            return {**answer, "masks": tf.cast(answer["masks"], tf.float16)}
 
         outputs = self.network.get_concrete_function().structured_outputs
         signature = {name: tf.TensorSpec(spec.shape[1:], spec.dtype) for name, spec in outputs.items()}
+        # The masks of all tiles are most of what a large volume takes; 16 bits hold a probability to 0.0005.
+        signature["masks"] = tf.TensorSpec(signature["masks"].shape, tf.float16)
         # One tile at a time: the network itself uses all cores.
         found = tf.map_fn(one_tile, starts, fn_output_signature=signature, parallel_iterations=1)
         return self._merge(found, starts, shape)
@@ -95,7 +99,8 @@ class VolumeDetector(tf.Module):
         for name, values in rows.items():
             is_kept = tf.reshape(valid, [-1] + [1] * (values.shape.rank - 1))
             rows[name] = tf.where(is_kept, values, tf.zeros_like(values))
-        return {**rows, "valid": valid, "num_detections": tf.reduce_sum(tf.cast(valid, tf.int32))}
+        count = tf.reduce_sum(tf.cast(valid, tf.int32))
+        return {**rows, "valid": valid, "num_detections": count, "is_full": found["is_full"]}
 
     def _merge(self, found, starts, shape):
         """One answer per object from the detections of all tiles: a dict as `_detect` returns it."""
@@ -115,14 +120,16 @@ class VolumeDetector(tf.Module):
             boxes, rank, class_ids=class_ids, iou_threshold=self.merge_iou, max_outputs=2 * self.max_detections
         )
         kept_boxes, kept_classes = tf.gather(boxes, index), tf.gather(class_ids, index)
+        no_place_left = tf.reduce_all(valid)
         valid &= ~(tf.gather(is_cut, index) & _is_piece(kept_boxes, kept_classes, valid))
         scores = tf.where(valid, tf.gather(scores, index), 0.0)
 
         order = tf.argsort(tf.where(valid, scores, -1.0), direction="DESCENDING", stable=True)
+        is_full = no_place_left | (tf.math.count_nonzero(valid) > self.max_detections)
         order = order[: self.max_detections]
         index, valid = tf.gather(index, order), tf.gather(valid, order)
         masks = tf.gather(tf.reshape(found["masks"], [-1, *self.model.mask_size]), index)
-        masks = _crop(masks, tf.gather(unclipped, index), tf.gather(boxes, index))
+        masks = _crop(tf.cast(masks, tf.float32), tf.gather(unclipped, index), tf.gather(boxes, index))
         return {
             "boxes": tf.where(valid[:, tf.newaxis], tf.gather(boxes, index), 0.0),
             "scores": tf.gather(scores, order),
@@ -130,6 +137,7 @@ class VolumeDetector(tf.Module):
             "masks": tf.where(valid[:, tf.newaxis, tf.newaxis, tf.newaxis], masks, 0.0),
             "valid": valid,
             "num_detections": tf.reduce_sum(tf.cast(valid, tf.int32)),
+            "is_full": is_full,
         }
 
     def _is_cut(self, boxes, starts, shape):

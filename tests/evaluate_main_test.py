@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -24,7 +25,10 @@ def results(untrained_run, tmp_path_factory):
         "no records": [run, f"--records={folder}/absent"],
         "empty split": [run, f"--records={folder}/records", "--split=test", f"--output={folder}/none"],
         "other classes": [run, f"--records={folder}/other_classes", f"--output={folder}/none"],
+        "damaged": [run, f"--records={folder}/damaged", f"--output={folder}/none"],
+        "below a file": [run, f"--records={folder}/records", f"--output={folder}/records/manifest.json/out"],
     }
+    _damage_last_record(folder / "records", folder / "damaged")
     return mains.run_each("evaluate_main", commands), folder
 
 
@@ -46,6 +50,14 @@ def _write_files(folder):
         write_volume(folder / "labels" / f"{name}.nii.gz", labels, (2.0, 1.0, 1.0))
         write_case_classes(folder / "labels" / f"{name}.json", list(tiny.CLASSES[: int(labels.max())]))
     (folder / "split.json").write_text(json.dumps(names))
+
+
+def _damage_last_record(records, target):
+    shutil.copytree(records, target)
+    shard = next(target.glob("val-*"))
+    data = bytearray(shard.read_bytes())
+    data[-100] ^= 0xFF
+    shard.write_bytes(data)
 
 
 class EvaluateMainTest:
@@ -73,11 +85,16 @@ class EvaluateMainTest:
             ("no records", "no records at"),
             ("empty split", "test"),
             ("other classes", "ellipsoid"),
+            ("damaged", "val-"),
+            ("below a file", "expected a folder, came the file"),
         ],
     )
     def test_misuse_is_one_line_and_leaves_nothing(self, results, name, words):
         results, folder = results
         assert results[name].code == 2
-        assert words in results[name].err
-        assert results[name].err.count("\n") == 1
+        progress, *error = results[name].err.strip().split("error: ")
+        assert len(error) == 1
+        assert words in error[0]
+        assert "\n" not in error[0]
+        assert progress.strip() == "" or (name == "damaged" and progress.strip().startswith("evaluate:"))
         assert not (folder / "none").exists()

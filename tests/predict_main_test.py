@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -54,8 +55,21 @@ def results(folder, untrained_run, saved_model):
             "channels": [model, f"--input={folder / 'two_channels.npz'}", output],
             "infinite": [model, f"--input={folder / 'infinite.npz'}", output],
             "output": [model, f"--input={folder / 'scan.tif'}", f"--output={folder / 'scan.tif'}"],
+            "below a file": [model, f"--input={folder / 'scan.tif'}", f"--output={folder / 'scan.tif' / 'a'}"],
+            "full": [f"--workdir={two_places(untrained_run, folder)}", f"--input={folder / 'scan.npz'}"]
+            + [f"{output}_full", everything],
         },
     )
+
+
+def two_places(run, folder):
+    """A copy of the run that gives two detections at most."""
+    workdir = folder / "two_places"
+    shutil.copytree(run, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    config["inference"]["max_detections"] = 2
+    (workdir / "config.json").write_text(json.dumps(config))
+    return workdir
 
 
 class AnswerTest:
@@ -96,6 +110,11 @@ class AnswerTest:
         assert lines[len(table)] == f"{len(table)} detection(s), 0 more score below 0.0"
         assert lines[-1] == f"label volume, tables and picture: {output}/scan_*"
 
+    def test_says_that_there_may_be_more_only_where_there_may(self, results):
+        assert results["full"].code == 0, results["full"].err
+        assert "there may be more: inference.max_detections is 2" in results["full"].out.splitlines()
+        assert "there may be more" not in results[".npz"].out
+
     def test_checkpoint_and_saved_model_agree(self, results, folder):
         tables = [
             json.loads((folder / name / "scan_detections.json").read_text())["detections"]
@@ -132,7 +151,8 @@ class MisuseTest:
             ("missing model", "nowhere: expected a SavedModel with config.json among its assets, found none"),
             ("channels", "two_channels.npz: expected 1 channel(s), came 2"),
             ("infinite", "infinite.npz: expected finite voxels, came 1 that are not"),
-            ("output", "scan.tif: expected a folder, came a file"),
+            ("output", "scan.tif: expected a folder, came the file"),
+            ("below a file", "scan.tif/a: expected a folder, came the file"),
         ],
     )
     def test_one_line(self, results, name, words):

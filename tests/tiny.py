@@ -6,7 +6,7 @@ Nothing is a cube: patch, strides, anchors, roi and mask sizes differ along the 
 import numpy as np
 
 from configs import schema
-from model.mask_rcnn import MaskRCNN
+from training import restore
 
 CLASSES = ("plate", "rod")
 
@@ -45,14 +45,7 @@ def config(**train):
 
 def model(settings):
     """The network of a Config, with its variables."""
-    network = MaskRCNN(
-        settings.model,
-        num_classes=len(settings.data.classes),
-        patch_size=settings.input.patch_size,
-        name="mask_rcnn",
-    )
-    network.build_variables(settings.input.channels)
-    return network
+    return restore.make_model(settings)
 
 
 def batch(settings, seed, *, num_objects=(3, 2)):

@@ -37,13 +37,16 @@ def runs(tmp_path_factory):
     foreign = folder / "foreign"
     foreign.mkdir()
     (foreign / "notes.txt").write_text("mine")
+    few = [*SMALL, f"--config.data.records={folder}/records", f"--workdir={folder}/few"]
     first = mains.run("train_main", *small, "--logical_devices=2", "--config.train.steps=4", "--wandb=offline")
     commands = {
         "again": [*small, "--config.train.steps=4", "--wandb=disabled"],
+        "few slots": [*few, "--config.input.max_instances=1", "--config.train.steps=2", "--wandb=disabled"],
         "other config": [*small, "--config.train.steps=5", "--config.model.rpn.nms_iou=0.5"],
         "foreign folder": [*small, f"--workdir={foreign}", "--config.train.steps=4"],
         "indivisible batch": [*small, "--logical_devices=2", "--config.train.batch_size=3"],
         "other classes": [*small, "--config.data.classes=('cell',)", "--config.train.steps=4"],
+        "below a file": [*small, f"--workdir={foreign}/notes.txt/model", "--config.train.steps=4"],
         "no records": [*small, "--config.data.source=volumes", "--config.data.records=absent"],
     }
     # One process each, as overrides of the config are flags of their own.
@@ -56,6 +59,23 @@ class TrainMainTest:
     def test_help_names_every_flag(self):
         text = mains.run("train_main", "--help").out
         assert all(f"--{flag}" in text for flag in ("strategy", "config", "workdir", "logical_devices", "wandb"))
+
+    def test_flags_offer_what_training_knows(self):
+        from training import strategy, tracking
+
+        text = "".join(mains.run("train_main", "--help").out.split())
+        assert f"--strategy:<{'|'.join(strategy.STRATEGIES)}>:" in text
+        assert f"--wandb:<{'|'.join(tracking.MODES)}>:" in text
+
+    def test_warns_of_more_instances_than_slots(self, runs):
+        results, folder = runs
+        most = json.loads((folder / "records" / "manifest.json").read_text())["max_instances"]
+        assert 2 <= most <= 3
+        expected = f"warning: a volume of the records has {most} instances, input.max_instances is 1: "
+        (line,) = (line for line in results["few slots"].out.splitlines() if line.startswith("warning"))
+        assert line.startswith(expected)
+        assert line.endswith("raise input.max_instances")
+        assert "warning" not in results["first"].out
 
     def test_trains_on_two_replicas_and_leaves_everything(self, runs):
         results, folder = runs
@@ -79,6 +99,7 @@ class TrainMainTest:
         [
             ("other config", "belongs to another config (model.rpn.nms_iou: 0.6 -> 0.5; train.steps: 4 -> 5)"),
             ("foreign folder", "expected a new or empty folder or an earlier run, came other files"),
+            ("below a file", "expected a folder, came the file"),
             ("indivisible batch", "expected a multiple of 2 replicas, came 3"),
             ("other classes", "cell"),
             ("no records", "no records at absent"),
@@ -132,6 +153,13 @@ class TrainMainTest:
         assert "2 replica(s), multi_worker" in results[0].out
         steps = [json.loads(line)["step"] for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
         assert steps == [2, 3, 4]  # written by the chief alone
+
+        # A folder of another config is refused by all: nobody waits for a chief that has left.
+        command.append("--config.train.seed=7")
+        with futures.ThreadPoolExecutor(2) as pool:
+            results = list(pool.map(worker, range(2)))
+        assert [result.code for result in results] == [2, 2], [result.err for result in results]
+        assert all("belongs to another config (train.seed: 0 -> 7)" in result.err for result in results)
 
     def test_unknown_strategy_is_one_line(self):
         mains.assert_misuse(mains.run("train_main", "--strategy=parallel"), "parallel")

@@ -1,6 +1,7 @@
 """A run's folder: its config, its versions, its checkpoints."""
 
 import json
+import os
 import pathlib
 import platform
 from importlib import metadata
@@ -23,9 +24,38 @@ def claim(workdir, config_json, differences):
       differences: f(text) -> list of str, how the running config differs from one written earlier.
 
     Raises:
-      InputError: the folder holds a run of another config (names the fields that differ) or other files.
+      InputError: see `check`; or the folder cannot be made.
+    """
+    check(workdir, differences)
+    workdir = pathlib.Path(workdir)
+    path = workdir / CONFIG_FILE
+    if path.exists():
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with replacing(workdir / VERSIONS_FILE) as temporary:
+            temporary.write_text(json.dumps(_versions(), indent=2) + "\n")
+        with replacing(path) as temporary:
+            temporary.write_text(config_json)
+    except OSError as error:
+        raise InputError(f"workdir {workdir}: cannot be written: {error.strerror}") from error
+
+
+def check(workdir, differences):
+    """Checks, writing nothing, that a folder may be claimed; also while another process is claiming it.
+
+    Args:
+      workdir: folder; it need not exist.
+      differences: f(text) -> list of str, how the running config differs from one written earlier.
+
+    Raises:
+      InputError: the folder holds a run of another config (names the fields that differ) or other files, or it cannot
+        be written.
     """
     workdir = pathlib.Path(workdir)
+    _check_writable(workdir)
+    # Listed before the config is looked for: what comes with or after the config is not foreign.
+    foreign = [name for name in (os.listdir(workdir) if workdir.is_dir() else []) if not _is_of_a_claim(name)]
     path = workdir / CONFIG_FILE
     if path.exists():
         changed = differences(path.read_text())
@@ -33,16 +63,22 @@ def claim(workdir, config_json, differences):
             raise InputError(
                 f"workdir {workdir} belongs to another config ({'; '.join(changed)}); choose another --workdir"
             )
-        return
-    if workdir.is_file():
-        raise InputError(f"workdir {workdir}: expected a folder, came a file")
-    if workdir.exists() and any(workdir.iterdir()):
+    elif foreign:
         raise InputError(f"workdir {workdir}: expected a new or empty folder or an earlier run, came other files")
-    workdir.mkdir(parents=True, exist_ok=True)
-    with replacing(workdir / VERSIONS_FILE) as temporary:
-        temporary.write_text(json.dumps(_versions(), indent=2) + "\n")
-    with replacing(path) as temporary:
-        temporary.write_text(config_json)
+
+
+def _check_writable(workdir):
+    path = workdir.absolute()
+    nearest = next(folder for folder in (path, *path.parents) if os.path.exists(folder))
+    if not nearest.is_dir():
+        raise InputError(f"workdir {workdir}: expected a folder, came the file {nearest}")
+    if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
+        raise InputError(f"workdir {workdir}: expected a folder that can be written, came {nearest} without permission")
+
+
+def _is_of_a_claim(name):
+    """Whether `claim` leaves a file of this name before the config is there; see data/atomic.py for the hidden ones."""
+    return name == VERSIONS_FILE or (name.startswith(".") and name.endswith((VERSIONS_FILE, CONFIG_FILE)))
 
 
 def read_config_text(workdir):

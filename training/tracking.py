@@ -1,6 +1,7 @@
 """What a run says while it runs: one line on the console, one in metrics.jsonl, and a wandb run."""
 
 import json
+import math
 import netrc
 import os
 import pathlib
@@ -9,8 +10,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from data.atomic import replacing
+
 MODES = ("auto", "online", "offline", "disabled")
-WANDB_ID_FILE = "wandb_id.txt"
+METRICS_FILE, WANDB_ID_FILE = "metrics.jsonl", "wandb_id.txt"
 # How long wandb's server may take to answer before a run is kept offline.
 REACH_SECONDS = 5.0
 
@@ -18,19 +21,21 @@ REACH_SECONDS = 5.0
 class Tracker:
     """Writes scalars to the console, to `<workdir>/metrics.jsonl` and to wandb."""
 
-    def __init__(self, workdir, *, project, config, steps, mode):
+    def __init__(self, workdir, *, project, config, step, steps, mode):
         """Starts, or goes on with, the tracking of a run.
 
         Args:
           workdir: folder of the run.
           project: wandb's name for the group of runs.
           config: the resolved config as nested dicts.
+          step: how many the run has taken; what was recorded past it, before a kill, will be recorded again.
           steps: how many the run will have, for the time left.
           mode: "online", "offline", "disabled", or "auto": what WANDB_MODE says, else online. Without a key (in
             WANDB_API_KEY or netrc) or without network an online run is kept offline and says so.
         """
         self.workdir, self.steps = pathlib.Path(workdir), steps
-        self.log_file = (self.workdir / "metrics.jsonl").open("a")
+        _drop_lines_past(step, self.workdir / METRICS_FILE)
+        self.log_file = (self.workdir / METRICS_FILE).open("a")
         self.began, self.first_step = time.monotonic(), None
         self.run = _start_wandb(self.workdir, project, config, mode)
 
@@ -65,34 +70,62 @@ class Tracker:
                 print(f"wandb: offline run; upload it with: wandb sync {folder}", flush=True)
 
 
+def _drop_lines_past(step, path):
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines()
+    kept = [line for line in lines if _step_of(line) <= step]
+    if len(kept) < len(lines):
+        with replacing(path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept))
+        print(f"{path}: dropped {len(lines) - len(kept)} line(s) past step {step}", flush=True)
+
+
+def _step_of(line):
+    """The step of a line; infinity for the end of a line that a kill cut off."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return math.inf
+
+
 def _start_wandb(workdir, project, config, mode):
     mode = _stated(mode)
     if mode == "disabled":
         return None
     os.environ.setdefault("WANDB_SILENT", "true")
-    import wandb  # takes a second; a disabled run need not wait for it
-
-    if mode != "offline":
-        # Asked first: wandb would wait for a key at a terminal, and for the network for several minutes.
-        obstacle = _obstacle(wandb.setup().settings.base_url)
-        mode = "offline" if obstacle else "online"
-        if obstacle:
-            print(f"wandb: not online ({obstacle}); this run is kept offline", flush=True)
-
-    id_file = workdir / WANDB_ID_FILE
-    run_id = id_file.read_text().strip() if id_file.exists() else wandb.util.generate_id()
-    id_file.write_text(run_id + "\n")
-    options = {"dir": str(workdir), "project": project, "config": config, "id": run_id, "resume": "allow"}
     try:
-        return wandb.init(mode=mode, settings=wandb.Settings(init_timeout=60), **options)
+        return _init_wandb(workdir, project, config, mode)
     except Exception as error:
-        # Whatever keeps wandb from starting (a wrong key, a full disk) must not end a training run.
+        # Whatever keeps wandb from starting (a wrong key or address, a full disk) must not end a training run.
         reason = " ".join(str(error).split())[:120]
         if mode == "offline":
             print(f"wandb: not started ({reason}); metrics.jsonl has everything", flush=True)
             return None
         print(f"wandb: not online ({reason}); this run is kept offline", flush=True)
         return _start_wandb(workdir, project, config, "offline")
+
+
+def _init_wandb(workdir, project, config, mode):
+    import wandb  # takes a second; a disabled run need not wait for it
+
+    if mode != "offline":
+        # Asked first: wandb would wait for a key at a terminal, and for the network for several minutes.
+        obstacle = _obstacle(wandb.setup().settings.base_url)
+        if obstacle:
+            raise ConnectionError(obstacle)
+    id_file = workdir / WANDB_ID_FILE
+    run_id = id_file.read_text().strip() if id_file.exists() else wandb.util.generate_id()
+    id_file.write_text(run_id + "\n")
+    return wandb.init(
+        mode="offline" if mode == "offline" else "online",
+        dir=str(workdir),
+        project=project,
+        config=config,
+        id=run_id,
+        resume="allow",
+        settings=wandb.Settings(init_timeout=60),
+    )
 
 
 def _stated(mode):

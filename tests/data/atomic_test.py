@@ -1,6 +1,8 @@
+import os
+
 import pytest
 
-from data.atomic import replacing, replacing_folder
+from data.atomic import check_folder, replacing, replacing_folder
 from data.errors import InputError
 
 
@@ -103,3 +105,22 @@ class InputErrorTest:
     def test_message_is_one_line(self):
         assert str(InputError("first\n\n   second\r\n")) == "first second"
         assert isinstance(InputError("a"), ValueError)
+
+
+class CheckFolderTest:
+    def test_new_and_existing_folders_pass_and_nothing_is_made(self, tmp_path):
+        check_folder(tmp_path)
+        check_folder(str(tmp_path / "a" / "b"))
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("below", ["", "a/b"])
+    def test_file_or_below_one(self, tmp_path, below):
+        (tmp_path / "scan.tif").write_text("")
+        with pytest.raises(InputError, match=rf"^--output=.*: expected a folder, came the file {tmp_path}/scan\.tif$"):
+            check_folder(tmp_path / "scan.tif" / below)
+
+    def test_without_permission(self, tmp_path, monkeypatch):
+        # Nothing is forbidden to root, who runs the tests in a container.
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        with pytest.raises(InputError, match=f"a folder that can be written, came {tmp_path} without permission"):
+            check_folder(tmp_path / "a")

@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -96,8 +97,72 @@ class ClaimTest:
 
     def test_a_file_is_no_folder(self, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(InputError, match="file: expected a folder, came a file"):
-            checkpoints.claim(tmp_path / "file", "{}", self.never)
+        for workdir in (tmp_path / "file", tmp_path / "file" / "a" / "b"):
+            with pytest.raises(
+                InputError, match=f"workdir {workdir}: expected a folder, came the file {tmp_path}/file"
+            ):
+                checkpoints.claim(workdir, "{}", self.never)
+
+    def test_without_permission(self, tmp_path, monkeypatch):
+        # Nothing is forbidden to root, who runs the tests in a container.
+        monkeypatch.setattr(checkpoints.os, "access", lambda path, mode: False)
+        with pytest.raises(InputError, match=f"a folder that can be written, came {tmp_path} without permission"):
+            checkpoints.claim(tmp_path / "a", "{}", self.never)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_disk_that_refuses(self, tmp_path, monkeypatch):
+        def refuse(*args, **kwargs):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(pathlib.Path, "mkdir", refuse)
+        with pytest.raises(InputError, match="a: cannot be written: No space left on device"):
+            checkpoints.claim(tmp_path / "a", "{}", self.never)
+
+
+class CheckTest:
+    def test_refuses_what_claim_refuses(self, tmp_path):
+        (tmp_path / "foreign").mkdir()
+        (tmp_path / "foreign" / "thesis.tex").write_text("dear")
+        with pytest.raises(InputError, match="came other files"):
+            checkpoints.check(tmp_path / "foreign", ClaimTest.never)
+        checkpoints.claim(tmp_path / "run", "old", ClaimTest.never)
+        with pytest.raises(InputError, match=r"belongs to another config \(name: a -> b\)"):
+            checkpoints.check(tmp_path / "run", lambda text: ["name: a -> b"])
+
+    def test_makes_nothing(self, tmp_path):
+        checkpoints.check(tmp_path / "a", ClaimTest.never)
+        checkpoints.check(tmp_path, ClaimTest.never)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_passes_at_every_moment_of_a_claim(self, tmp_path, monkeypatch):
+        seen = []
+
+        def replacing(path):
+            seen.append(sorted(path.parent.iterdir()))
+            checkpoints.check(path.parent, ClaimTest.never)
+            return original(path)
+
+        original = checkpoints.replacing
+        monkeypatch.setattr(checkpoints, "replacing", replacing)
+        checkpoints.claim(tmp_path, "{}", ClaimTest.never)
+        assert seen == [[], [tmp_path / "versions.json"]]
+        for temporary in (".0123abcd.versions.json", ".0123abcd.config.json"):
+            (tmp_path / "config.json").unlink(missing_ok=True)
+            (tmp_path / temporary).write_text("")
+            checkpoints.check(tmp_path, ClaimTest.never)
+
+    def test_a_claim_that_ends_while_it_looks(self, tmp_path, monkeypatch):
+        def listdir(folder):
+            names = original(folder)
+            checkpoints.claim(folder, "{}", lambda text: [])
+            (folder / "metrics.jsonl").write_text("")
+            return names
+
+        original = os.listdir
+        monkeypatch.setattr(checkpoints.os, "listdir", lambda folder: monkeypatch.undo() or listdir(folder))
+        texts = []
+        checkpoints.check(tmp_path, lambda text: texts.append(text) or [])
+        assert texts == ["{}"]
 
 
 class ReadConfigTextTest:

@@ -1,3 +1,4 @@
+import http.client
 import json
 import os
 import re
@@ -30,8 +31,9 @@ def fixture_environment(monkeypatch, tmp_path):
     wandb.teardown()
 
 
-def make(workdir, mode, steps=10):
-    return tracking.Tracker(workdir, project="tests", config={"model": {"classes": ("a", "b")}}, steps=steps, mode=mode)
+def make(workdir, mode, *, step=0, steps=10):
+    config = {"model": {"classes": ("a", "b")}}
+    return tracking.Tracker(workdir, project="tests", config=config, step=step, steps=steps, mode=mode)
 
 
 def offline_folders(workdir):
@@ -50,11 +52,28 @@ class LogTest:
 
     def test_a_resumed_run_appends(self, tmp_path):
         for step in (2, 4):
-            tracker = make(tmp_path, "disabled")
+            tracker = make(tmp_path, "disabled", step=step - 2)
             tracker.log(step, SCALARS)
             tracker.close()
         lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == [2, 4]
+
+    @pytest.mark.parametrize("cut_off", ["", '{"step": 12, "to', '{"st'])
+    def test_a_killed_run_has_every_step_once(self, tmp_path, capsys, cut_off):
+        tracker = make(tmp_path, "disabled")
+        for step in (2, 4, 6, 8, 10):
+            tracker.log(step, SCALARS)
+        tracker.close()
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write(cut_off)
+        capsys.readouterr()
+        tracker = make(tmp_path, "disabled", step=6)
+        dropped = 3 if cut_off else 2
+        assert capsys.readouterr().out == f"{tmp_path}/metrics.jsonl: dropped {dropped} line(s) past step 6\n"
+        tracker.log(8, {**SCALARS, "total": 0.5})
+        tracker.close()
+        lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+        assert [(line["step"], line["total"]) for line in lines] == [(2, 0.75), (4, 0.75), (6, 0.75), (8, 0.5)]
 
     def test_console_line(self, tmp_path, capsys, monkeypatch):
         tracker = make(tmp_path, "disabled", steps=100)
@@ -137,6 +156,29 @@ class OnlineTest:
         first = capsys.readouterr().out.splitlines()[0]
         assert first == "wandb: not started (disk full); metrics.jsonl has everything"
         assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 2
+
+    @pytest.mark.parametrize("url", ["nonsense", "http://[", "https://"])
+    def test_malformed_address_does_not_end_the_run(self, tmp_path, capsys, monkeypatch, url):
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        tracker = make(tmp_path, "auto")
+        tracker.log(2, SCALARS)
+        tracker.close()
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("wandb: not online (")
+        assert lines[0].endswith("; this run is kept offline")
+        assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 2
+
+    def test_server_that_does_not_speak_http_does_not_end_the_run(self, tmp_path, capsys, monkeypatch):
+        def hang_up(url, timeout):
+            raise http.client.BadStatusLine("SSH-2.0")
+
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setattr(tracking.urllib.request, "urlopen", hang_up)
+        make(tmp_path, "online").close()
+        first = capsys.readouterr().out.splitlines()[0]
+        assert first == "wandb: not online (SSH-2.0); this run is kept offline"
+        assert len(offline_folders(tmp_path)) == 1
 
 
 class ModeTest:
