@@ -22,6 +22,8 @@ def main():
     config = command_line.resolve(CONFIG)
     workdir = pathlib.Path(WORKDIR.value or f"runs/{config.name}/model")
 
+    import tensorflow as tf
+
     from training import checkpoints, optimizers, restore
     from training import strategy as strategies
 
@@ -33,6 +35,7 @@ def main():
         # Refuses what the chief refuses: nobody waits for a chief that has left.
         checkpoints.check(workdir, lambda text: _differences(config, text))
 
+    tf.keras.utils.set_random_seed(config.train.seed)  # the weights that training begins with
     with strategy.scope():
         model = restore.make_model(config)
         optimizer = optimizers.make(config.train)

@@ -389,7 +389,7 @@ class Train:
     clip_norm: float = 20.0  # global gradient norm
     checkpoint_steps: int = 500
     keep_checkpoints: int = 3
-    seed: int = 0
+    seed: int = 0  # of the first weights, the order of the data, augmentation and sampling
     loss_weights: LossWeights = dataclasses.field(default_factory=LossWeights)
 
     def validate(self):
