@@ -41,7 +41,7 @@ def main():
         found = detector.detect(truth["volume"])
         matches.append(matching.match_volume(found, truth, config.model.detections.mask_threshold))
         if number < NUM_PICTURES.value:
-            drawn.append((found, truth))
+            drawn.append((detector.one_class_each(found), truth))
     summary = metrics.summarize(matches, config.data.classes)
     table = metrics.table(summary)
     for name, text in (("metrics.json", json.dumps(summary, indent=2)), ("metrics.txt", table)):

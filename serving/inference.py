@@ -54,7 +54,7 @@ class VolumeDetector(tf.Module):
           What `detect` returns, but with one class for each object, and labels [Z, Y, X] int32: row d of the
           detections has label d + 1; where masks overlap the better score wins.
         """
-        found = self._one_class_each(self._detect(intensity.normalize(volume, self.normalization)))
+        found = self.one_class_each(self._detect(intensity.normalize(volume, self.normalization)))
         found["labels"] = mask_ops.label_volume(
             found["masks"], found["boxes"], found["valid"], tf.shape(volume)[:3], self.mask_threshold
         )
@@ -89,8 +89,15 @@ class VolumeDetector(tf.Module):
         found = tf.map_fn(one_tile, starts, fn_output_signature=signature, parallel_iterations=1)
         return self._merge(found, starts, shape)
 
-    def _one_class_each(self, found):
-        """Drops detections that overlap a better one of another class; the others close ranks."""
+    def one_class_each(self, found):
+        """Drops detections that overlap a better one of any class by more than `inference.exclusive_iou`.
+
+        Args:
+          found: dict as `detect` returns it.
+
+        Returns:
+          A dict of the same shapes; what stays has closed ranks.
+        """
         scores = tf.where(found["valid"], found["scores"], float("nan"))
         index, valid = nms3d.nms3d(
             found["boxes"], scores, iou_threshold=self.exclusive_iou, max_outputs=self.max_detections

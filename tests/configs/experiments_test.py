@@ -1,5 +1,6 @@
 import importlib
 import pathlib
+import re
 
 import pytest
 
@@ -25,4 +26,6 @@ class ExperimentsTest:
     def test_opens_with_command_hardware_time_and_result(self, name):
         text = importlib.import_module(f"configs.{name}").__doc__
         for heading in ("Command:", "Hardware:", "Time:", "Result:"):
-            assert heading in text
+            stated = re.search(rf"^{heading} +(\S.{{9,}})$", text, re.MULTILINE)
+            assert stated, f"{heading} says nothing"
+            assert "TBD" not in stated[1]
