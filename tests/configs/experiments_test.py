@@ -26,6 +26,6 @@ class ExperimentsTest:
     def test_opens_with_command_hardware_time_and_result(self, name):
         text = importlib.import_module(f"configs.{name}").__doc__
         for heading in ("Command:", "Hardware:", "Time:", "Result:"):
-            stated = re.search(rf"^{heading} +(\S.{{5,}})$", text, re.MULTILINE)
+            stated = re.search(rf"^{heading} +(\S.{{9,}})$", text, re.MULTILINE)
             assert stated, f"{heading} says nothing"
             assert "TBD" not in stated[1]
