@@ -2,19 +2,28 @@
 
 import tensorflow as tf
 
+from ops import checks
+
 
 def tile_starts(shape, patch, overlap):
     """Corners of a grid of tiles that covers a volume, evenly spread.
 
     Args:
       shape: [3] int32, (Z, Y, X) of the volume.
-      patch: (z, y, x) of a tile.
-      overlap: (z, y, x) voxels that neighbouring tiles share at least; less than patch.
+      patch: (z, y, x) of a tile, positive integers.
+      overlap: (z, y, x) voxels that neighbouring tiles share at least; 0 <= overlap < patch on every axis.
 
     Returns:
       [N, 3] int32 corners in C order. An axis no longer than the patch has the one start 0; elsewhere the first tile
       starts at 0 and the last one ends with the volume.
+
+    Raises:
+      ValueError: other shapes, patch or overlap outside their range.
     """
+    shape, patch, overlap = tf.convert_to_tensor(shape), tuple(patch), tuple(overlap)
+    checks.shapes("shape [3]", shape)
+    if len(patch) != 3 or len(overlap) != 3 or not all(0 <= o < p for o, p in zip(overlap, patch, strict=True)):
+        raise ValueError(f"expected 0 <= overlap < patch on each of three axes, came overlap {overlap}, patch {patch}")
     axes = [_axis_starts(shape[a], patch[a], overlap[a]) for a in range(3)]
     return tf.reshape(tf.stack(tf.meshgrid(*axes, indexing="ij"), axis=-1), [-1, 3])
 

@@ -57,10 +57,69 @@ def iou(a, b):
 
 def iou_matrix(boxes_a, boxes_b):
     """IoU [I, J] of boxes [I, 6] and [J, 6]."""
+    return all_pairs(iou, boxes_a, boxes_b)
+
+
+def all_pairs(function, boxes_a, boxes_b):
+    """Values [I, J] of a function of two boxes for boxes [I, 6] and [J, 6]."""
     result = np.zeros((len(boxes_a), len(boxes_b)))
     for i, j in np.ndindex(*result.shape):
-        result[i, j] = iou(boxes_a[i], boxes_b[j])
+        result[i, j] = function(boxes_a[i], boxes_b[j])
     return result
+
+
+def upright(box):
+    """A box whose ends do not come before its starts: it is flat where they did."""
+    lo, hi = np.float64(box[:3]), np.float64(box[3:])
+    return lo, np.maximum(lo, hi)
+
+
+def smallest_box_around(a, b):
+    """The smallest box that holds two."""
+    (lo_a, hi_a), (lo_b, hi_b) = upright(a), upright(b)
+    return [*np.minimum(lo_a, lo_b), *np.maximum(hi_a, hi_b)]
+
+
+def giou(a, b):
+    """Generalized IoU of two boxes; 0 if they span nothing."""
+    around = volume(smallest_box_around(a, b))
+    if around == 0.0:
+        return 0.0
+    overlap = iou(a, b)
+    # The volumes add up to union + shared = union * (1 + IoU).
+    union = (volume(a) + volume(b)) / (1.0 + overlap)
+    return overlap - (around - union) / around
+
+
+def diou(a, b):
+    """Distance IoU of two boxes; 0 for two equal points."""
+    around = smallest_box_around(a, b)
+    diagonal = sum((around[axis + 3] - around[axis]) ** 2 for axis in range(3))
+    if diagonal == 0.0:
+        return 0.0
+    return iou(a, b) - ((np.mean(upright(a), axis=0) - np.mean(upright(b), axis=0)) ** 2).sum() / diagonal
+
+
+def aspect_difference(a, b):
+    """Mean over the pairs z:y, y:x, x:z of 4 / pi^2 times the squared difference of the angles of the sizes."""
+    sizes = [np.maximum(hi - lo, 1e-3) for lo, hi in (upright(a), upright(b))]
+    total = 0.0
+    for first, second in [(0, 1), (1, 2), (2, 0)]:
+        angle_a, angle_b = (math.atan(size[first] / size[second]) for size in sizes)
+        total += 4 / math.pi**2 * (angle_a - angle_b) ** 2 / 3
+    return total
+
+
+def ciou_alpha(a, b):
+    """Weight of the difference of aspect in the complete IoU."""
+    difference = aspect_difference(a, b)
+    return difference / (1 - iou(a, b) + difference) if difference else 0.0
+
+
+def ciou(a, b, alpha=None):
+    """Complete IoU of two boxes, with the weight given or computed."""
+    alpha = ciou_alpha(a, b) if alpha is None else alpha
+    return diou(a, b) - alpha * aspect_difference(a, b)
 
 
 def encode(boxes, anchors):
@@ -146,6 +205,33 @@ def match(overlaps, valid, *, high, low, low_quality=True):
     return choices, labels
 
 
+def atss(anchors, anchors_per_level, boxes, valid, *, candidates_per_level):
+    """Matched slots [A] and labels [A] of one volume; slot 0 where the label is 0."""
+    best = np.full(len(anchors), -1.0)
+    matched = np.zeros(len(anchors), np.int32)
+    centres = [(np.float64(anchor[:3]) + np.float64(anchor[3:])) / 2 for anchor in anchors]
+    for g in range(len(boxes)):
+        if not valid[g]:
+            continue
+        lo, hi = np.float64(boxes[g][:3]), np.float64(boxes[g][3:])
+        candidates, start = [], 0
+        for count in anchors_per_level:
+            level = range(start, start + count)
+            distances = {a: ((centres[a] - (lo + hi) / 2) ** 2).sum() for a in level}
+            candidates += sorted(level, key=lambda a: (distances[a], a))[:candidates_per_level]
+            start += count
+        overlaps = {a: iou(anchors[a], boxes[g]) for a in candidates}
+        if not overlaps:
+            continue
+        threshold = np.mean(list(overlaps.values())) + np.std(list(overlaps.values()))
+        for a in candidates:
+            is_inside = np.all(lo < centres[a]) and np.all(centres[a] < hi)
+            # Only a higher IoU, by more than rounding, takes an anchor from an earlier truth.
+            if is_inside and overlaps[a] >= threshold - 1e-6 and overlaps[a] > best[a] + 1e-9:
+                best[a], matched[a] = overlaps[a], g
+    return matched, (best >= 0).astype(np.int32)
+
+
 # Non-maximum suppression
 
 
@@ -164,6 +250,61 @@ def nms3d(boxes, scores, *, iou_threshold, max_outputs, score_threshold=None, cl
         if all(iou(boxes[i], boxes[j]) <= iou_threshold for j in rivals):
             kept.append(i)
     return kept
+
+
+def soft_nms3d(
+    boxes, scores, *, iou_threshold, max_outputs, method="linear", sigma=0.5, score_threshold=0.001, class_ids=None
+):
+    """(index, lowered score) of the boxes in the order in which they are taken, ties by lower index."""
+    left = {i: float(score) for i, score in enumerate(scores) if score >= score_threshold}
+    taken = []
+    while left and len(taken) < max_outputs:
+        best = min(left, key=lambda i: (-left[i], i))
+        taken.append((best, left.pop(best)))
+        for i in list(left):
+            if class_ids is not None and class_ids[i] != class_ids[best]:
+                continue
+            overlap = iou(boxes[i], boxes[best])
+            if method == "gaussian":
+                left[i] *= math.exp(-(overlap**2) / sigma)
+            elif overlap > iou_threshold:
+                left[i] *= 1.0 - overlap
+            if left[i] < score_threshold:
+                del left[i]
+    return taken
+
+
+def weighted_box_clustering(
+    boxes, scores, *, iou_threshold, max_outputs, class_ids=None, weights=None, num_views=1, score_threshold=None
+):
+    """(box, score, number of members, index of the best one) of the clusters, best score first."""
+    boxes = np.float64(boxes).reshape(-1, 6)
+    num_views = np.broadcast_to(np.float64(num_views), len(boxes))
+    left = [i for i in range(len(boxes)) if not math.isnan(scores[i])]
+    if score_threshold is not None:
+        left = [i for i in left if scores[i] >= score_threshold]
+    clusters = []
+    while left and len(clusters) < max_outputs:
+        best = min(left, key=lambda i: (-scores[i], i))
+        members = [best]
+        for i in left:
+            same_class = class_ids is None or class_ids[i] == class_ids[best]
+            if i != best and same_class and iou(boxes[i], boxes[best]) > iou_threshold:
+                members.append(i)
+        left = [i for i in left if i not in members]
+        factors = [iou(boxes[i], boxes[best]) * volume(boxes[i]) for i in members]
+        if weights is not None:
+            factors = [factor * float(weights[i]) for factor, i in zip(factors, members, strict=True)]
+        if sum(factors) == 0.0:  # members that weigh nothing count alike
+            factors = [1.0] * len(members)
+        pulls = [factor * float(scores[i]) for factor, i in zip(factors, members, strict=True)]
+        missing = max(0.0, np.mean([num_views[i] for i in members]) - len(members))
+        score = sum(pulls) / (sum(factors) + missing * sum(factors) / len(members))
+        box = boxes[best]
+        if sum(pulls) > 0.0:
+            box = sum(pull * boxes[i] for pull, i in zip(pulls, members, strict=True)) / sum(pulls)
+        clusters.append((box, score, len(members), best))
+    return sorted(clusters, key=lambda cluster: -cluster[1])
 
 
 # ROIAlign
@@ -232,24 +373,39 @@ def mask_targets(ids, boxes, slots, size):
         if slots[b, r] < 0:
             continue
         for cell, position in sample_positions(boxes[b, r], size, 1):
-            voxel = np.floor(position).astype(int)
-            if np.all(voxel >= 0) and np.all(voxel < ids.shape[1:]):
+            if np.all(position >= 0) and np.all(position < ids.shape[1:]):
+                voxel = np.floor(position).astype(int)
                 result[(b, r, *cell)] = ids[(b, *voxel)] == slots[b, r] + 1
     return result
+
+
+def mask_at(mask, box, centre):
+    """Mask [z, y, x] over a box, resampled at one position; None where a finite box does not hold it."""
+    lo, hi = np.float64(box[:3]), np.float64(box[3:])
+    if not np.all(np.isfinite(box)) or np.any(centre < lo) or np.any(centre >= hi):
+        return None
+    index = (centre - lo) / (hi - lo) * mask.shape - 0.5
+    return trilinear(np.float64(mask)[..., None], index)[0]
+
+
+def paste(masks, boxes, valid, shape):
+    """Volume [Z, Y, X]: the largest resampled mask of the valid detections that hold the voxel."""
+    volume = np.zeros(shape)
+    for position in np.ndindex(*shape):
+        for d in range(len(boxes)):
+            value = mask_at(masks[d], boxes[d], np.float64(position) + 0.5)
+            if valid[d] and value is not None:
+                volume[position] = max(volume[position], value)
+    return volume
 
 
 def label_volume(masks, boxes, valid, shape, threshold=0.5):
     """Labels [Z, Y, X]: 1 + the first valid detection whose resampled mask holds the voxel."""
     labels = np.zeros(shape, np.int32)
-    boxes = np.float64(boxes)
     for position in np.ndindex(*shape):
-        centre = np.float64(position) + 0.5
         for d in range(len(boxes)):
-            lo, hi = boxes[d, :3], boxes[d, 3:]
-            if not valid[d] or np.any(centre < lo) or np.any(centre >= hi):
-                continue
-            index = (centre - lo) / (hi - lo) * masks[d].shape - 0.5
-            if trilinear(np.float64(masks[d])[..., None], index)[0] >= threshold:
+            value = mask_at(masks[d], boxes[d], np.float64(position) + 0.5)
+            if valid[d] and value is not None and value >= threshold:
                 labels[position] = d + 1
                 break
     return labels
@@ -258,12 +414,14 @@ def label_volume(masks, boxes, valid, shape, threshold=0.5):
 # Losses: each is [B], the mean of the masked items of an example, 0 where there are none
 
 
-def masked_mean(item_loss, mask):
-    """Mean [B] of `item_loss(index)` over the True items of mask [B, ...]."""
+def masked_mean(item_loss, mask, item_weight=lambda index: 1.0):
+    """Mean [B] of `item_loss(index)`, weighted, over the True items of mask [B, ...]."""
     result = np.zeros(mask.shape[0])
     for b in range(mask.shape[0]):
-        items = [item_loss((b, *index)) for index in np.ndindex(*mask.shape[1:]) if mask[b][index]]
-        result[b] = sum(items) / len(items) if items else 0.0
+        items = [(b, *index) for index in np.ndindex(*mask.shape[1:]) if mask[b][index]]
+        weight = sum(item_weight(index) for index in items)
+        if weight > 0:
+            result[b] = sum(item_weight(index) * item_loss(index) for index in items) / weight
     return result
 
 
@@ -272,16 +430,42 @@ def binary_cross_entropy(logit, target):
     return max(logit, 0.0) - logit * target + math.log1p(math.exp(-abs(logit)))
 
 
-def sigmoid_cross_entropy(logits, targets, mask):
-    return masked_mean(lambda i: binary_cross_entropy(float(logits[i]), float(targets[i])), mask)
+def sigmoid_cross_entropy(logits, targets, mask, *, class_weights=(1.0, 1.0)):
+    def weight(index):
+        target = float(targets[index])
+        return (1.0 - target) * class_weights[0] + target * class_weights[1]
+
+    return masked_mean(lambda i: binary_cross_entropy(float(logits[i]), float(targets[i])), mask, weight)
 
 
-def softmax_cross_entropy(logits, class_ids, mask):
+def softmax_cross_entropy(logits, class_ids, mask, *, class_weights=None):
+    return softmax_focal(logits, class_ids, mask, gamma=0.0, class_weights=class_weights)
+
+
+def softmax_focal(logits, class_ids, mask, *, gamma, class_weights=None):
     def item(index):
         row = np.float64(logits[index])
-        return row.max() + math.log(np.exp(row - row.max()).sum()) - row[class_ids[index]]
+        log_p = row[class_ids[index]] - row.max() - math.log(np.exp(row - row.max()).sum())
+        return (1.0 - math.exp(log_p)) ** gamma * -log_p
 
-    return masked_mean(item, mask)
+    weights = np.ones(logits.shape[-1]) if class_weights is None else class_weights
+    return masked_mean(item, mask, lambda index: weights[class_ids[index]])
+
+
+def focal(logits, targets, mask, *, alpha, gamma):
+    """Sum over the items that count by their positives; logits may have an axis K that the mask has not."""
+    result = np.zeros(mask.shape[0])
+    for b in range(mask.shape[0]):
+        total, positives = 0.0, 0.0
+        for index in np.ndindex(*logits.shape[1:]):
+            if not mask[(b, *index[: mask.ndim - 1])]:
+                continue
+            p, target = 1.0 / (1.0 + math.exp(-float(logits[(b, *index)]))), float(targets[(b, *index)])
+            total += target * alpha * (1.0 - p) ** gamma * -math.log(p)
+            total += (1.0 - target) * (1.0 - alpha) * p**gamma * -math.log(1.0 - p)
+            positives += target
+        result[b] = total / max(positives, 1.0)
+    return result
 
 
 def smooth_l1(predictions, targets, mask, *, beta):
@@ -290,6 +474,24 @@ def smooth_l1(predictions, targets, mask, *, beta):
         for error in np.abs(np.float64(predictions[index]) - np.float64(targets[index])):
             total += 0.5 * error**2 / beta if error < beta else error - 0.5 * beta
         return total
+
+    return masked_mean(item, mask)
+
+
+def giou_loss(predictions, targets, mask):
+    return masked_mean(lambda i: 1.0 - giou(predictions[i], targets[i]), mask)
+
+
+def diou_loss(predictions, targets, mask):
+    return masked_mean(lambda i: 1.0 - diou(predictions[i], targets[i]), mask)
+
+
+def ciou_loss(predictions, targets, mask, *, weighed_at=None):
+    """The weight of the aspect is taken at other boxes, if these are given: a constant to the gradient."""
+
+    def item(index):
+        alpha = None if weighed_at is None else ciou_alpha(weighed_at[index], targets[index])
+        return 1.0 - ciou(predictions[index], targets[index], alpha)
 
     return masked_mean(item, mask)
 

@@ -1,10 +1,12 @@
 import itertools
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from ops import anchors as anchor_ops
+from ops import boxes as box_ops
 from tests import reference
 
 GRID = (5, 7, 11)
@@ -45,6 +47,18 @@ class AnchorShapesTest:
     def test_aspects_keep_the_volume(self):
         shapes = anchor_ops.anchor_shapes([10], [(1, 1, 1), (1, 2, 3), (5, 1, 0.1)])
         np.testing.assert_allclose(np.prod(shapes, axis=-1), [1000] * 3, rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("sizes", "aspects", "words"),
+        [
+            ([8, 0], [(1, 1, 1)], "expected size as one number above 0 or three of them for z, y, x, came 0"),
+            ([(4, 8)], [(1, 1, 1)], "expected size as one number above 0 or three of them for z, y, x, came (4, 8)"),
+            ([8], [(1, -1, 1)], "expected aspect as one number above 0 or three of them for z, y, x, came (1, -1, 1)"),
+        ],
+    )
+    def test_error_names_both_sides(self, sizes, aspects, words):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            anchor_ops.anchor_shapes(sizes, aspects)
 
 
 class LevelAnchorsTest:
@@ -91,3 +105,63 @@ class LevelAnchorsTest:
         for grid in [GRID, (1, 3, 2), (0, 2, 2)]:
             expected = anchor_ops.level_anchors(grid, STRIDE, SHAPES)
             np.testing.assert_allclose(compiled(tf.constant(grid)), expected, atol=1e-6)
+
+    def test_one_number_is_the_stride_of_all_axes(self):
+        expected = anchor_ops.level_anchors(GRID, (2, 2, 2), SHAPES)
+        np.testing.assert_array_equal(anchor_ops.level_anchors(GRID, 2, SHAPES), expected)
+
+    @pytest.mark.parametrize(
+        ("grid", "stride", "shapes", "words"),
+        [
+            ((5, 7), STRIDE, SHAPES, "expected grid_shape [3], shapes [n, 3]; came grid_shape [2], shapes [2, 3]"),
+            (GRID, STRIDE, SHAPES[0], "came grid_shape [3], shapes [3]"),
+            (GRID, (1, 0, 4), SHAPES, "expected stride as one number above 0 or three of them for z, y, x"),
+        ],
+    )
+    def test_error_names_both_sides(self, grid, stride, shapes, words):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            anchor_ops.level_anchors(grid, stride, shapes)
+
+
+class CrossesBoundaryTest:
+    @pytest.mark.parametrize(
+        ("anchor", "expected"),
+        [
+            ([0, 0, 0, 5, 7, 11], False),
+            ([1, 2, 3, 4, 5, 6], False),
+            ([-0.25, 2, 3, 4, 5, 6], True),
+            ([1, 2, 3, 4, 7.25, 6], True),
+            ([0, 0, 6, 5, 7, 12], True),
+            ([0, 0, 0, 7, 7, 7], True),
+            ([-9, -9, -9, 30, 30, 30], True),
+            ([6, 8, 12, 7, 9, 13], True),
+        ],
+    )
+    def test_hand_values(self, anchor, expected):
+        result = anchor_ops.crosses_boundary(np.float32([anchor]), GRID)
+        np.testing.assert_array_equal(result, [expected])
+
+    @pytest.mark.parametrize("axes", [(0, 1, 2), *PERMUTATIONS])
+    def test_an_anchor_inside_is_one_that_clipping_leaves_alone(self, axes):
+        anchors = np.random.default_rng(0).uniform([-1] * 3 + [2, 4, 8], [3, 4, 6, 6, 8, 12], (60, 6))
+        anchors = reference.permute_boxes(anchors, axes).astype(np.float32)
+        shape = [GRID[axis] for axis in axes]
+        expected = np.any(box_ops.clip(anchors, shape) != anchors, axis=-1)
+        np.testing.assert_array_equal(anchor_ops.crosses_boundary(anchors, shape), expected)
+        assert 0 < expected.sum() < 60
+
+    def test_unknown_count_and_shape_equal_eager(self):
+        compiled = tf.function(
+            anchor_ops.crosses_boundary,
+            input_signature=[tf.TensorSpec([None, 6]), tf.TensorSpec([3], tf.int32)],
+        )
+        anchors = anchor_ops.level_anchors((2, 3, 2), STRIDE, SHAPES)
+        expected = anchor_ops.crosses_boundary(anchors, (2, 6, 8))
+        np.testing.assert_array_equal(compiled(anchors, tf.constant([2, 6, 8])), expected)
+        assert compiled(tf.zeros([0, 6]), tf.constant(GRID)).shape == (0,)
+
+    def test_error_names_both_sides(self):
+        with pytest.raises(ValueError, match=re.escape("came anchors [4, 5], shape [3]")):
+            anchor_ops.crosses_boundary(np.zeros((4, 5), np.float32), GRID)
+        with pytest.raises(ValueError, match=re.escape("came anchors [4, 6], shape [2]")):
+            anchor_ops.crosses_boundary(np.zeros((4, 6), np.float32), (5, 7))

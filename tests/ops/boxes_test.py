@@ -1,5 +1,6 @@
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tests import reference
 SHAPE = (5, 7, 11)
 PERMUTATIONS = [axes for axes in itertools.permutations(range(3)) if axes != (0, 1, 2)]
 BOXES = tf.TensorSpec([None, None, 6], tf.float32)
+WEIGHTS = (10.0, 9.0, 8.0, 5.0, 4.0, 3.0)
 
 # Corners may be swapped (an empty box) and negative; quarters are exact in float32.
 box_lists = st.lists(st.lists(st.integers(-20, 20).map(lambda n: n / 4), min_size=6, max_size=6), max_size=5).map(
@@ -41,6 +43,57 @@ class VolumeTest:
 
     def test_no_boxes(self):
         assert box_ops.volume(tf.zeros([0, 6])).shape == (0,)
+
+
+class IntersectionTest:
+    @pytest.mark.parametrize(
+        ("a", "b", "expected"),
+        [
+            ([0, 0, 0, 2, 3, 4], [1, 1, 1, 5, 5, 5], 6.0),
+            ([0, 0, 0, 2, 3, 4], [0.5, -1, 3, 1, 9, 9], 1.5),
+            ([0, 0, 0, 2, 3, 4], [2, 0, 0, 3, 3, 4], 0.0),
+            ([0, 0, 0, 2, 3, 4], [1, 2, 2, 1, 3, 4], 0.0),
+            ([3, 3, 3, 1, 1, 1], [4, 4, 4, 0, 0, 0], 0.0),
+        ],
+    )
+    def test_hand_values(self, a, b, expected):
+        assert float(box_ops.intersection(np.float32(a), np.float32(b))) == expected
+
+    def test_with_itself_is_the_volume(self):
+        boxes = reference.random_boxes(np.random.default_rng(20), 50, SHAPE)
+        np.testing.assert_array_equal(box_ops.intersection(boxes, boxes), box_ops.volume(boxes))
+
+
+class IouTest:
+    def test_leading_axes_broadcast(self):
+        rng = np.random.default_rng(21)
+        a = reference.random_boxes(rng, 8, SHAPE).reshape(4, 2, 1, 6)
+        b = reference.random_boxes(rng, 6, SHAPE).reshape(2, 3, 6)
+        result = box_ops.iou(a, b).numpy()
+        assert result.shape == (4, 2, 3)
+        for i, j, k in np.ndindex(4, 2, 3):
+            np.testing.assert_allclose(result[i, j, k], reference.iou(a[i, j, 0], b[j, k]), rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("size", [1e-3, 0.1, 1 / 3, 7.7, 1e3, 1e6])
+    def test_with_itself_is_one_exactly(self, size):
+        box = np.float32([0, 0, 0, size, 0.3 * size, 1.7 * size])
+        assert float(box_ops.iou(box, box)) == 1.0
+
+    @pytest.mark.parametrize("tenths", range(1, 10))
+    def test_decimal_thresholds_are_met_exactly(self, tenths):
+        part, whole = np.float32([0, 0, 0, 5, 7, tenths]), np.float32([0, 0, 0, 5, 7, 10])
+        assert float(box_ops.iou(part, whole)) == np.float32(tenths / 10)
+
+    @settings(max_examples=50, deadline=None, derandomize=True)
+    @given(rows=st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=12, max_size=12), min_size=1, max_size=4))
+    def test_any_boxes_give_values_in_range(self, rows):
+        a, b = np.split(np.float32(rows), 2, axis=-1)
+        result = box_ops.iou(a, b).numpy()
+        assert np.all((result >= 0.0) & (result <= 1.0))
+        np.testing.assert_array_equal(result, box_ops.iou(b, a))
+
+    def test_no_boxes(self):
+        assert box_ops.iou(tf.zeros([2, 0, 6]), tf.zeros([2, 1, 6])).shape == (2, 0)
 
 
 class IouMatrixTest:
@@ -132,6 +185,35 @@ class EncodeTest:
         expected = [[-0.5] * 3 + [math.log(1e-3 / size) for size in (2, 4, 8)]]
         np.testing.assert_allclose(deltas, expected, rtol=1e-5)
 
+    def test_weights_multiply(self):
+        rng = np.random.default_rng(22)
+        boxes, anchors = (reference.random_boxes(rng, 6, SHAPE) for _ in range(2))
+        result = box_ops.encode(boxes, anchors, weights=WEIGHTS)
+        np.testing.assert_allclose(result, reference.encode(boxes, anchors) * WEIGHTS, rtol=1e-4, atol=1e-4)
+
+    def test_gradient_equals_finite_differences(self):
+        rng = np.random.default_rng(23)
+        boxes, anchors = (reference.random_boxes(rng, 3, SHAPE) for _ in range(2))
+        factors = rng.normal(size=(3, 6)).astype(np.float32)
+        boxes = tf.constant(boxes)
+        with tf.GradientTape() as tape:
+            tape.watch(boxes)
+            loss = tf.reduce_sum(factors * box_ops.encode(boxes, anchors))
+        expected = reference.finite_differences(lambda b: (factors * reference.encode(b, anchors)).sum(), boxes)
+        np.testing.assert_allclose(tape.gradient(loss, boxes), expected, rtol=1e-3, atol=1e-4)
+
+    @pytest.mark.parametrize(
+        "box", [[0] * 6, [3, 3, 3, 1, 1, 1], [-1e6, -1e6, -1e6, 1e6, 1e6, 1e6], [0, 0, 0, 0, 1e6, 1]]
+    )
+    def test_degenerate_and_huge_boxes_give_finite_values_and_gradients(self, box):
+        boxes = tf.constant([box] * 2, tf.float32)
+        anchors = tf.constant([[0, 0, 0, 2, 4, 8], [0] * 6], tf.float32)
+        with tf.GradientTape() as tape:
+            tape.watch(boxes)
+            deltas = box_ops.encode(boxes, anchors)
+        assert np.isfinite(deltas).all()
+        assert np.isfinite(tape.gradient(deltas, boxes)).all()
+
     def test_padding_against_padding_is_zero(self):
         deltas = box_ops.encode(tf.zeros([2, 3, 6]), tf.zeros([2, 3, 6]))
         np.testing.assert_array_equal(deltas, np.zeros((2, 3, 6)))
@@ -173,6 +255,15 @@ class DecodeTest:
         rng = np.random.default_rng(10)
         boxes, anchors = (reference.random_boxes(rng, 50, SHAPE) for _ in range(2))
         result = box_ops.decode(box_ops.encode(boxes, anchors), anchors)
+        np.testing.assert_allclose(result, boxes, atol=1e-4)
+
+    def test_weights_divide_and_invert_those_of_encode(self):
+        rng = np.random.default_rng(24)
+        boxes, anchors = (reference.random_boxes(rng, 20, SHAPE) for _ in range(2))
+        deltas = rng.normal(size=(20, 6)).astype(np.float32)
+        expected = reference.decode(deltas / np.float32(WEIGHTS), anchors)
+        np.testing.assert_allclose(box_ops.decode(deltas, anchors, WEIGHTS), expected, rtol=1e-4, atol=1e-4)
+        result = box_ops.decode(box_ops.encode(boxes, anchors, WEIGHTS), anchors, WEIGHTS)
         np.testing.assert_allclose(result, boxes, atol=1e-4)
 
     def test_log_sizes_are_clamped_both_ways(self):
@@ -245,3 +336,144 @@ class ClipTest:
         compiled = tf.function(box_ops.clip, input_signature=[BOXES, tf.TensorSpec([3], tf.int32)])
         np.testing.assert_array_equal(compiled(boxes, tf.constant(SHAPE)), box_ops.clip(boxes, SHAPE))
         assert compiled(tf.zeros([2, 0, 6]), tf.constant(SHAPE)).shape == (2, 0, 6)
+
+
+class FlipTest:
+    BOXES = np.float32([[0, 1, 2, 3, 5, 7], [-1, 0, 4, 5, 8, 4]])
+
+    @pytest.mark.parametrize(
+        ("axes", "expected"),
+        [
+            ((), [[0, 1, 2, 3, 5, 7], [-1, 0, 4, 5, 8, 4]]),
+            ((0,), [[2, 1, 2, 5, 5, 7], [0, 0, 4, 6, 8, 4]]),
+            ((1,), [[0, 2, 2, 3, 6, 7], [-1, -1, 4, 5, 7, 4]]),
+            ([2, 0], [[2, 1, 4, 5, 5, 9], [0, 0, 7, 6, 8, 7]]),
+            ((0, 1, 2), [[2, 2, 4, 5, 6, 9], [0, -1, 7, 6, 7, 7]]),
+        ],
+    )
+    def test_hand_values(self, axes, expected):
+        np.testing.assert_array_equal(box_ops.flip(self.BOXES, SHAPE, axes), np.float32(expected))
+
+    @pytest.mark.parametrize("axes", [(0,), (2,), (0, 1), (1, 2), (0, 1, 2)])
+    def test_boxes_of_a_mirrored_volume(self, axes):
+        ids = np.zeros(SHAPE, np.int32)
+        ids[1:3, 2:6, 7:11], ids[0, 0, 0:5], ids[4, 6, 3] = 1, 2, 3
+        boxes, _ = reference.instance_boxes(ids, 3)
+        expected, _ = reference.instance_boxes(np.flip(ids, axes), 3)
+        result = box_ops.flip(boxes.astype(np.float32), SHAPE, axes)
+        np.testing.assert_array_equal(result, expected)
+        np.testing.assert_array_equal(box_ops.flip(result, SHAPE, axes), boxes)
+
+    @pytest.mark.parametrize("axes", [(3,), (-1,), (0, 5)])
+    def test_other_axes_are_refused(self, axes):
+        with pytest.raises(ValueError, match=re.escape(f"expected axes among 0, 1, 2, came {axes}")):
+            box_ops.flip(self.BOXES, SHAPE, axes)
+
+
+class ScaleTest:
+    @pytest.mark.parametrize(
+        ("factors", "expected"),
+        [
+            (2, [2, 4, 6, 8, 10, 12]),
+            ((0.5, 1, 2), [0.5, 2, 6, 2, 5, 12]),
+            (tf.constant([3, 2, 1]), [3, 4, 3, 12, 10, 6]),
+        ],
+    )
+    def test_hand_values(self, factors, expected):
+        result = box_ops.scale(np.float32([[1, 2, 3, 4, 5, 6]]), factors)
+        np.testing.assert_array_equal(result, np.float32([expected]))
+
+    def test_scales_the_volume_by_the_product_of_the_factors(self):
+        boxes = reference.random_boxes(np.random.default_rng(25), 9, SHAPE)
+        volumes = box_ops.volume(box_ops.scale(boxes, (2, 0.5, 3)))
+        np.testing.assert_allclose(volumes, 3 * box_ops.volume(boxes), rtol=1e-5)
+
+
+class MillimetreTest:
+    SPACING, ORIGIN = (5.0, 0.5, 2.0), (-100.0, 20.0, 7.0)
+
+    @pytest.mark.parametrize(
+        ("box", "expected"),
+        [
+            ([0, 0, 0, 1, 1, 1], [-102.5, 19.75, 6, -97.5, 20.25, 8]),  # voxel (0, 0, 0) lies around the origin
+            ([2, 4, 6, 3, 8, 12], [-92.5, 21.75, 18, -87.5, 23.75, 30]),
+            ([0.5, 0.5, 0.5, 0.5, 0.5, 0.5], [-100, 20, 7, -100, 20, 7]),
+        ],
+    )
+    def test_hand_values_both_ways(self, box, expected):
+        box, expected = np.float32(box), np.float32(expected)
+        np.testing.assert_array_equal(box_ops.to_mm(box, self.SPACING, self.ORIGIN), expected)
+        np.testing.assert_array_equal(box_ops.from_mm(expected, self.SPACING, self.ORIGIN), box)
+
+    def test_from_mm_inverts_to_mm(self):
+        boxes = reference.random_boxes(np.random.default_rng(26), 24, SHAPE).reshape(2, 3, 4, 6)
+        boxes_mm = box_ops.to_mm(boxes, self.SPACING, self.ORIGIN)
+        np.testing.assert_allclose(box_ops.from_mm(boxes_mm, self.SPACING, self.ORIGIN), boxes, atol=1e-4)
+        volumes = 5.0 * box_ops.volume(boxes)
+        np.testing.assert_allclose(box_ops.volume(boxes_mm), volumes, rtol=1e-3)
+
+    @pytest.mark.parametrize("axes", PERMUTATIONS)
+    def test_permuted_axes_permute_boxes(self, axes):
+        boxes = reference.random_boxes(np.random.default_rng(27), 5, SHAPE)
+        spacing, origin = ([triple[axis] for axis in axes] for triple in (self.SPACING, self.ORIGIN))
+        result = box_ops.to_mm(reference.permute_boxes(boxes, axes), spacing, origin)
+        expected = reference.permute_boxes(box_ops.to_mm(boxes, self.SPACING, self.ORIGIN), axes)
+        np.testing.assert_array_equal(result, expected)
+
+
+class MovesTest:
+    TRIPLE = tf.TensorSpec([3], tf.float32)
+
+    @pytest.mark.parametrize(
+        ("function", "arguments"),
+        [
+            (lambda boxes, shape: box_ops.flip(boxes, shape, (0, 2)), [SHAPE]),
+            (box_ops.scale, [(0.5, 2, 3)]),
+            (box_ops.to_mm, [(0.5, 2, 3), (-4, 5, 6)]),
+            (box_ops.from_mm, [(0.5, 2, 3), (-4, 5, 6)]),
+        ],
+        ids=["flip", "scale", "to_mm", "from_mm"],
+    )
+    def test_unknown_batch_count_and_triples_equal_eager(self, function, arguments):
+        compiled = tf.function(function, input_signature=[BOXES] + [self.TRIPLE] * len(arguments))
+        tensors = [tf.constant(argument, tf.float32) for argument in arguments]
+        boxes = reference.random_boxes(np.random.default_rng(28), 6, SHAPE).reshape(2, 3, 6)
+        np.testing.assert_array_equal(compiled(boxes, *tensors), function(boxes, *arguments))
+        assert compiled(tf.zeros([4, 0, 6]), *tensors).shape == (4, 0, 6)
+
+
+class ErrorTest:
+    B, BAD, T = np.zeros((4, 6), np.float32), np.zeros((4, 5), np.float32), (1, 1, 1)
+
+    @pytest.mark.parametrize(
+        ("call", "words"),
+        [
+            (lambda b, bad, t: box_ops.volume(bad), "expected boxes [..., 6]; came boxes [4, 5]"),
+            (lambda b, bad, t: box_ops.intersection(b, bad), "came boxes_a [4, 6], boxes_b [4, 5]"),
+            (lambda b, bad, t: box_ops.iou(bad, b), "came boxes_a [4, 5], boxes_b [4, 6]"),
+            (lambda b, bad, t: box_ops.iou_matrix(b[0], b), "expected boxes_a [..., I, 6], boxes_b [..., J, 6]; came"),
+            (lambda b, bad, t: box_ops.encode(b, bad), "came boxes [4, 6], anchors [4, 5]"),
+            (lambda b, bad, t: box_ops.encode(b, b, (1, 1)), "expected weights as six numbers above 0, came (1, 1)"),
+            (lambda b, bad, t: box_ops.decode(bad, b), "came deltas [4, 5], anchors [4, 6]"),
+            (lambda b, bad, t: box_ops.decode(b, b, [1] * 5 + [0]), "came (1, 1, 1, 1, 1, 0)"),
+            (
+                lambda b, bad, t: box_ops.clip(b, (5, 7)),
+                "expected boxes [..., 6], shape [3]; came boxes [4, 6], shape [2]",
+            ),
+            (lambda b, bad, t: box_ops.flip(bad, t, ()), "came boxes [4, 5], shape [3]"),
+            (lambda b, bad, t: box_ops.scale(bad, t), "came boxes [4, 5], factors [3]"),
+            (lambda b, bad, t: box_ops.scale(b, (1, 0, 1)), "expected factors as one number above 0 or three"),
+            (lambda b, bad, t: box_ops.scale(b, tf.zeros([2])), "came boxes [4, 6], factors [2]"),
+            (lambda b, bad, t: box_ops.to_mm(b, (1, 1, -1), t), "expected spacing as one number above 0 or three"),
+            (lambda b, bad, t: box_ops.to_mm(b, t, (0, 0)), "came boxes [4, 6], spacing [3], origin [2]"),
+            (lambda b, bad, t: box_ops.from_mm(bad, t, t), "came boxes_mm [4, 5], spacing [3], origin [3]"),
+        ],
+    )
+    def test_names_both_sides(self, call, words):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            call(self.B, self.BAD, self.T)
+
+    def test_is_raised_while_tracing(self):
+        compiled = tf.function(box_ops.iou_matrix)
+        with pytest.raises(ValueError, match=re.escape("came boxes_a [4, 5], boxes_b [4, 6]")):
+            compiled.get_concrete_function(tf.TensorSpec([4, 5]), tf.TensorSpec([4, 6]))

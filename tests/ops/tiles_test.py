@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -75,3 +76,24 @@ class TileStartsTest:
         for shape in [(5, 7, 11), (1, 2, 3), (20, 30, 40)]:
             expected = starts(shape, (4, 5, 6), (1, 2, 3))
             np.testing.assert_array_equal(compiled(tf.constant(shape)), expected)
+
+    @pytest.mark.parametrize(
+        ("patch", "overlap"),
+        [
+            ((4, 5, 6), (1, 5, 2)),
+            ((4, 5, 6), (1, 2, 9)),
+            ((4, 5, 6), (-1, 2, 3)),
+            ((4, 0, 6), (0, 0, 0)),
+            ((4, -5, 6), (0, 0, 0)),
+            ((4, 5), (0, 0)),
+            ((4, 5, 6), (0, 0)),
+        ],
+    )
+    def test_overlap_must_be_less_than_patch_on_every_axis(self, patch, overlap):
+        words = f"expected 0 <= overlap < patch on each of three axes, came overlap {overlap}, patch {patch}"
+        with pytest.raises(ValueError, match=re.escape(words)):
+            tile_starts((5, 7, 11), patch, overlap)
+
+    def test_shape_must_be_a_triple(self):
+        with pytest.raises(ValueError, match=re.escape("expected shape [3]; came shape [4]")):
+            tile_starts((5, 7, 11, 1), (4, 5, 6), (1, 2, 3))
