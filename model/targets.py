@@ -5,7 +5,7 @@ import typing
 import tensorflow as tf
 
 from ops import boxes as box_ops
-from ops import masks, matching
+from ops import masks, matching, sampling
 
 
 class AnchorTargets(typing.NamedTuple):
@@ -47,8 +47,8 @@ def anchor_targets(anchors, boxes, valid, *, positive_iou, negative_iou, num_sam
       valid: [B, G] bool.
       positive_iou: see `matching.match`.
       negative_iou: see `matching.match`.
-      num_samples: see `matching.balanced_sample`.
-      positive_fraction: see `matching.balanced_sample`.
+      num_samples: see `sampling.balanced_sample`.
+      positive_fraction: see `sampling.balanced_sample`.
       seed: [2] int32.
 
     Returns:
@@ -56,7 +56,7 @@ def anchor_targets(anchors, boxes, valid, *, positive_iou, negative_iou, num_sam
     """
     iou = box_ops.iou_matrix(anchors[tf.newaxis], boxes)  # [B, A, G]
     matched, labels = matching.match(iou, valid, high=positive_iou, low=negative_iou)
-    positive, negative = matching.balanced_sample(
+    positive, negative = sampling.balanced_sample(
         labels, num_samples=num_samples, positive_fraction=positive_fraction, seed=seed
     )
     deltas = box_ops.encode(tf.gather(boxes, matched, batch_dims=1), anchors)
@@ -89,7 +89,7 @@ def sample_rois(
       positive_iou: a roi with at least this IoU takes the truth's class.
       negative_iou: a roi with less IoU than this is background; one between the two is not drawn.
       num_samples: how many to draw.
-      positive_fraction: see `matching.balanced_sample`.
+      positive_fraction: see `sampling.balanced_sample`.
       seed: [2] int32.
 
     Returns:
@@ -99,7 +99,7 @@ def sample_rois(
     rois_valid = tf.concat([proposals_valid, valid], axis=1)
     iou = box_ops.iou_matrix(rois, boxes)
     matched, labels = matching.match(iou, valid, high=positive_iou, low=negative_iou, low_quality=False)
-    positive, negative = matching.balanced_sample(
+    positive, negative = sampling.balanced_sample(
         tf.where(rois_valid, labels, -1), num_samples=num_samples, positive_fraction=positive_fraction, seed=seed
     )
     rank = 2 * tf.cast(positive, tf.int32) + tf.cast(negative, tf.int32)

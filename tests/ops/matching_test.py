@@ -1,6 +1,11 @@
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from ops import matching
 from tests import reference
@@ -141,114 +146,33 @@ class MatchTest:
             ):
                 np.testing.assert_array_equal(a, b)
 
+    @settings(max_examples=50, deadline=None, derandomize=True)
+    @given(
+        overlaps=arrays(
+            np.float32,
+            array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6),
+            elements=st.sampled_from([0.0, 0.1, 0.25, 0.3, 0.5, 0.7, 1.0, float("nan")]).map(
+                lambda n: float(np.float32(n))
+            ),
+        ),
+        data=st.data(),
+    )
+    def test_generated_overlaps_with_ties_and_nans_equal_reference(self, overlaps, data):
+        valid = np.array(data.draw(st.lists(st.booleans(), min_size=overlaps.shape[1], max_size=overlaps.shape[1])))
+        result = matching.match(overlaps, valid, high=0.5, low=0.25)
+        assert_matches(result, np.nan_to_num(overlaps), valid, high=0.5, low=0.25)
 
-class BalancedSampleTest:
     @pytest.mark.parametrize(
-        ("num_positive", "num_negative", "expected"),
+        ("shapes", "thresholds", "words"),
         [
-            (40, 60, (8, 24)),  # both fill their share
-            (3, 60, (3, 29)),  # negatives fill up
-            (0, 60, (0, 32)),
-            (40, 5, (8, 5)),  # positives never exceed their share
-            (40, 0, (8, 0)),
-            (0, 0, (0, 0)),
-            (2, 3, (2, 3)),
+            (((6, 3), (2,)), (0.5, 0.3), "expected iou [..., A, G], valid [..., G]; came iou [6, 3], valid [2]"),
+            (((3,), (3,)), (0.5, 0.3), "came iou [3], valid [3]"),
+            (((6, 3), (3,)), (1.5, 0.3), "expected high in [0, 1], came 1.5"),
+            (((6, 3), (3,)), (0.5, 0.6), "expected low in [0, 0.5], came 0.6"),
+            (((6, 3), (3,)), (0.5, -0.1), "expected low in [0, 0.5], came -0.1"),
         ],
     )
-    def test_counts(self, num_positive, num_negative, expected):
-        labels = np.full(120, -1, np.int32)
-        labels[:num_positive] = 1
-        labels[num_positive : num_positive + num_negative] = 0
-        np.random.default_rng(0).shuffle(labels)
-        positive, negative = matching.balanced_sample(labels, num_samples=32, positive_fraction=0.25, seed=[1, 2])
-        assert (int(np.sum(positive)), int(np.sum(negative))) == expected
-        assert np.all(labels[positive.numpy()] == 1)
-        assert np.all(labels[negative.numpy()] == 0)
-
-    @pytest.mark.parametrize(("fraction", "expected"), [(0.0, (0, 10)), (1.0, (10, 0)), (0.26, (3, 7)), (0.5, (5, 5))])
-    def test_positive_fraction_is_rounded(self, fraction, expected):
-        labels = np.repeat([1, 0], 50).astype(np.int32)
-        masks = matching.balanced_sample(labels, num_samples=10, positive_fraction=fraction, seed=[1, 2])
-        assert tuple(int(np.sum(mask)) for mask in masks) == expected
-
-    def test_no_anchors(self):
-        positive, negative = matching.balanced_sample(
-            tf.zeros([2, 0], tf.int32), num_samples=8, positive_fraction=0.5, seed=[1, 2]
-        )
-        assert (positive.shape, negative.shape) == ((2, 0), (2, 0))
-        assert (positive.dtype, negative.dtype) == (tf.bool, tf.bool)
-
-    def test_rows_are_drawn_apart(self):
-        labels = np.tile(np.repeat([1, 0, -1], 20).astype(np.int32), (3, 1))
-        labels[1] = -1
-        positive, negative = matching.balanced_sample(labels, num_samples=10, positive_fraction=0.5, seed=[3, 4])
-        np.testing.assert_array_equal(np.sum(positive, axis=-1), [5, 0, 5])
-        np.testing.assert_array_equal(np.sum(negative, axis=-1), [5, 0, 5])
-        assert np.any(positive[0] != positive[2])
-
-    def test_seed_decides(self):
-        labels = np.repeat([1, 0], 100).astype(np.int32)
-
-        def draw(seed):
-            masks = matching.balanced_sample(labels, num_samples=40, positive_fraction=0.5, seed=seed)
-            return np.stack(masks)
-
-        np.testing.assert_array_equal(draw([1, 2]), draw([1, 2]))
-        assert np.any(draw([1, 2]) != draw([1, 3]))
-        assert np.any(draw([1, 2]) != draw([2, 2]))
-
-    def test_global_seed_has_no_say(self):
-        labels = np.repeat([1, 0], 100).astype(np.int32)
-        settings = {"num_samples": 40, "positive_fraction": 0.5, "seed": [1, 2]}
-        first = matching.balanced_sample(labels, **settings)
-        tf.random.uniform([3])  # moves the state that a stateful draw would read
-        second = matching.balanced_sample(labels, **settings)
-        np.testing.assert_array_equal(np.stack(first), np.stack(second))
-
-    def test_every_candidate_is_equally_likely_over_rows(self):
-        rows = 2000
-        labels = np.repeat([1, 0, -1], [40, 60, 20]).astype(np.int32)
-        positive, negative = matching.balanced_sample(
-            np.tile(labels, (rows, 1)), num_samples=32, positive_fraction=0.25, seed=[5, 6]
-        )
-        # 5 standard deviations of a share of 8 in 40, and of 24 in 60.
-        np.testing.assert_allclose(np.mean(positive, axis=0)[:40], 0.2, atol=5 * 0.4 / rows**0.5)
-        np.testing.assert_allclose(np.mean(negative, axis=0)[40:100], 0.4, atol=5 * 0.49 / rows**0.5)
-
-    def test_pairs_are_drawn_independently_over_rows(self):
-        rows = 2000
-        positive, _ = matching.balanced_sample(
-            np.ones((rows, 10), np.int32), num_samples=5, positive_fraction=1.0, seed=[7, 8]
-        )
-        drawn = positive.numpy().astype(float)
-        pairs = (drawn.T @ drawn / rows)[~np.eye(10, dtype=bool)]
-        np.testing.assert_allclose(pairs, 5 / 10 * 4 / 9, atol=5 * 0.42 / rows**0.5)
-
-    def test_every_candidate_is_equally_likely_over_seeds(self):
-        labels = np.repeat([1, 0], [5, 10]).astype(np.int32)
-        draw = tf.function(
-            lambda seed: matching.balanced_sample(labels, num_samples=6, positive_fraction=0.34, seed=seed),
-            input_signature=[tf.TensorSpec([2], tf.int32)],
-        )
-        draws = 400
-        masks = np.array([np.stack(draw([9, step])) for step in range(draws)])
-        positive, negative = masks.mean(axis=0)
-        np.testing.assert_allclose(positive[:5], 2 / 5, atol=5 * 0.49 / draws**0.5)
-        np.testing.assert_allclose(negative[5:], 4 / 10, atol=5 * 0.49 / draws**0.5)
-
-    def test_unknown_batch_and_count_equal_eager(self):
-        settings = {"num_samples": 6, "positive_fraction": 0.5}
-        compiled = tf.function(
-            lambda labels, seed: matching.balanced_sample(labels, seed=seed, **settings),
-            input_signature=[
-                tf.TensorSpec([None, None], tf.int32),
-                tf.TensorSpec([2], tf.int32),
-            ],
-        )
-        rng = np.random.default_rng(9)
-        for shape in [(2, 30), (1, 3), (3, 0)]:
-            labels = rng.integers(-1, 2, shape).astype(np.int32)
-            seed = tf.constant([1, 2])
-            eager = matching.balanced_sample(labels, seed=seed, **settings)
-            for a, b in zip(compiled(labels, seed), eager, strict=True):
-                np.testing.assert_array_equal(a, b)
+    def test_error_names_both_sides(self, shapes, thresholds, words):
+        overlaps, valid = np.zeros(shapes[0], np.float32), np.ones(shapes[1], bool)
+        with pytest.raises(ValueError, match=re.escape(words)):
+            matching.match(overlaps, valid, high=thresholds[0], low=thresholds[1])
