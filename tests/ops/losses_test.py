@@ -1,152 +1,15 @@
 import math
 
+import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_addons as tfa
+from hypothesis import strategies as st
 
 from ops import losses
 from tests import reference
-
-MASK_SHAPE = (2, 3, 4)
-
-
-def masks(rng, shape):
-    """Random masks [B, ...] whose last example has no item."""
-    mask = rng.random(shape) < 0.6
-    mask[0].flat[0] = True
-    mask[-1] = False
-    return mask
-
-
-def sigmoid_case(rng):
-    targets = rng.random((3, 5)).astype(np.float32)
-    return rng.normal(0, 3, (3, 5)), targets, masks(rng, (3, 5)), {}
-
-
-def softmax_case(rng):
-    class_ids = rng.integers(0, 4, (3, 5)).astype(np.int32)
-    return rng.normal(0, 3, (3, 5, 4)), class_ids, masks(rng, (3, 5)), {}
-
-
-def smooth_l1_case(rng):
-    targets = rng.normal(size=(3, 4, 6)).astype(np.float32)
-    return rng.normal(size=(3, 4, 6)), targets, masks(rng, (3, 4)), {"beta": 0.7}
-
-
-def mask_case(rng):
-    targets = (rng.random((3, 2, *MASK_SHAPE)) < 0.5).astype(np.float32)
-    return rng.normal(0, 3, (3, 2, *MASK_SHAPE)), targets, masks(rng, (3, 2)), {}
-
-
-CASES = {
-    "sigmoid_cross_entropy": sigmoid_case,
-    "softmax_cross_entropy": softmax_case,
-    "smooth_l1": smooth_l1_case,
-    "mask_cross_entropy": mask_case,
-    "dice": mask_case,
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-class EveryLossTest:
-    def test_equals_reference(self, name):
-        predictions, targets, mask, settings = CASES[name](np.random.default_rng(0))
-        predictions = predictions.astype(np.float32)
-        result = getattr(losses, name)(predictions, targets, mask, **settings)
-        expected = getattr(reference, name)(predictions, targets, mask, **settings)
-        assert result.dtype == tf.float32
-        assert np.all(expected[:-1] > 0)
-        assert expected[-1] == 0
-        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-6)
-
-    def test_gradient_equals_finite_differences(self, name):
-        rng = np.random.default_rng(1)
-        predictions, targets, mask, settings = CASES[name](rng)
-        weights = rng.uniform(0.5, 2, 3)
-        variable = tf.constant(predictions, tf.float32)
-        with tf.GradientTape() as tape:
-            tape.watch(variable)
-            result = getattr(losses, name)(variable, targets, mask, **settings)
-            loss = tf.reduce_sum(weights.astype(np.float32) * result)
-        function = getattr(reference, name)
-        expected = reference.finite_differences(
-            lambda p: (weights * function(p, targets, mask, **settings)).sum(), predictions
-        )
-        gradient = tf.convert_to_tensor(tape.gradient(loss, variable))
-        np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-5)
-        np.testing.assert_array_equal(gradient.numpy()[~mask], 0)
-
-    def test_nothing_masked_is_zero_with_zero_gradient(self, name):
-        predictions, targets, mask, settings = CASES[name](np.random.default_rng(2))
-        variable = tf.constant(predictions, tf.float32)
-        with tf.GradientTape() as tape:
-            tape.watch(variable)
-            result = getattr(losses, name)(variable, targets, mask & False, **settings)
-            loss = tf.reduce_sum(result)
-        np.testing.assert_array_equal(result, [0, 0, 0])
-        gradient = tf.convert_to_tensor(tape.gradient(loss, variable))
-        np.testing.assert_array_equal(gradient, np.zeros(variable.shape))
-
-    def test_no_items(self, name):
-        predictions, targets, mask, settings = CASES[name](np.random.default_rng(3))
-        predictions = predictions[:, :0].astype(np.float32)
-        result = getattr(losses, name)(predictions, targets[:, :0], mask[:, :0], **settings)
-        np.testing.assert_array_equal(result, [0, 0, 0])
-
-    def test_items_left_out_have_no_say(self, name):
-        predictions, targets, mask, settings = CASES[name](np.random.default_rng(4))
-        predictions = predictions.astype(np.float32)
-        function = getattr(losses, name)
-        plain = function(predictions, targets, mask, **settings)
-        predictions[~mask] = 1e4
-        np.testing.assert_array_equal(function(predictions, targets, mask, **settings), plain)
-
-    @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_items_left_out_need_not_be_finite(self, name, value):
-        predictions, targets, mask, settings = CASES[name](np.random.default_rng(8))
-        predictions = predictions.astype(np.float32)
-        function = getattr(losses, name)
-        plain = function(predictions, targets, mask, **settings)
-        predictions[~mask] = value
-        np.testing.assert_array_equal(function(predictions, targets, mask, **settings), plain)
-
-    def test_examples_are_apart(self, name):
-        predictions, targets, mask, settings = CASES[name](np.random.default_rng(5))
-        predictions = predictions.astype(np.float32)
-        function = getattr(losses, name)
-        together = function(predictions, targets, mask, **settings)
-        for b in range(3):
-            row = slice(b, b + 1)
-            alone = function(predictions[row], targets[row], mask[row], **settings)
-            np.testing.assert_allclose(alone, together[row], rtol=1e-5)
-
-    def test_huge_predictions_stay_finite(self, name):
-        predictions, targets, mask, settings = CASES[name](np.random.default_rng(6))
-        variable = tf.constant(np.sign(predictions) * 1e4, tf.float32)
-        with tf.GradientTape() as tape:
-            tape.watch(variable)
-            result = getattr(losses, name)(variable, targets, mask, **settings)
-            loss = tf.reduce_sum(result)
-        assert np.all(np.isfinite(result))
-        assert np.all(np.isfinite(tf.convert_to_tensor(tape.gradient(loss, variable))))
-
-    def test_unknown_batch_and_count_equal_eager(self, name):
-        predictions, targets, mask, settings = CASES[name](np.random.default_rng(7))
-        predictions = predictions.astype(np.float32)
-        function = getattr(losses, name)
-        compiled = tf.function(
-            lambda p, t, m: function(p, t, m, **settings),
-            input_signature=[
-                tf.TensorSpec([None, None, *predictions.shape[2:]], tf.float32),
-                tf.TensorSpec([None, None, *targets.shape[2:]], tf.as_dtype(targets.dtype)),
-                tf.TensorSpec([None, None], tf.bool),
-            ],
-        )
-        for batch, count in [(3, None), (1, 1), (2, 0)]:
-            part = (slice(batch), slice(count))
-            eager = function(predictions[part], targets[part], mask[part], **settings)
-            result = compiled(predictions[part], targets[part], mask[part])
-            np.testing.assert_allclose(result, eager, rtol=1e-5, atol=1e-7)
+from tests.ops import loss_cases
 
 
 class SigmoidCrossEntropyTest:
@@ -167,10 +30,56 @@ class SigmoidCrossEntropyTest:
     def test_more_dimensions_are_more_items(self):
         rng = np.random.default_rng(8)
         logits = rng.normal(size=(2, 5, 7, 3)).astype(np.float32)
-        targets, mask = rng.random((2, 5, 7, 3)).astype(np.float32), masks(rng, (2, 5, 7, 3))
+        targets, mask = rng.random((2, 5, 7, 3)).astype(np.float32), loss_cases.masks(rng, (2, 5, 7, 3))
         expected = reference.sigmoid_cross_entropy(logits, targets, mask)
         result = losses.sigmoid_cross_entropy(logits, targets, mask)
         np.testing.assert_allclose(result, expected, rtol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("logits", "targets", "class_weights", "expected"),
+        [
+            ([0.0, 0.0], [0.0, 1.0], (1, 3), math.log(2)),  # a mean: both lose log 2
+            ([0.0, math.log(3)], [1.0, 0.0], (3, 1), (math.log(2) + 3 * math.log(4)) / 4),
+            ([0.0, math.log(3)], [0.0, 1.0], (0, 5), math.log(4 / 3)),
+            ([0.0, math.log(3)], [0.0, 0.0], (0, 5), 0.0),  # what is there has no weight
+            (
+                [0.0, math.log(3)],
+                [0.5, 0.0],
+                (1, 0),
+                (0.5 * math.log(2) + math.log(4)) / 1.5,
+            ),  # half a target, half of 1
+        ],
+    )
+    def test_hand_values_with_class_weights(self, logits, targets, class_weights, expected):
+        mask = tf.constant([[True, True]])
+        result = losses.sigmoid_cross_entropy(
+            tf.constant([logits]), tf.constant([targets]), mask, class_weights=class_weights
+        )
+        np.testing.assert_allclose(result, [expected], rtol=1e-5)
+
+    def test_is_the_softmax_of_two_classes(self):
+        rng = np.random.default_rng(9)
+        logits = rng.normal(0, 3, (2, 9)).astype(np.float32)
+        class_ids, mask = rng.integers(0, 2, (2, 9)).astype(np.int32), loss_cases.masks(rng, (2, 9))
+        pairs = np.stack([np.zeros_like(logits), logits], -1)
+        for weights in (None, (0.3, 2.0)):
+            np.testing.assert_allclose(
+                losses.sigmoid_cross_entropy(logits, class_ids, mask, class_weights=weights),
+                losses.softmax_cross_entropy(pairs, class_ids, mask, class_weights=weights),
+                rtol=1e-5,
+            )
+
+    def test_equals_keras(self):
+        rng = np.random.default_rng(10)
+        logits, targets = rng.normal(0, 3, (2, 9)).astype(np.float32), rng.random((2, 9)).astype(np.float32)
+        keras = tf.keras.losses.BinaryCrossentropy(from_logits=True, reduction="none")
+        result = losses.sigmoid_cross_entropy(logits, targets, np.ones((2, 9), bool))
+        np.testing.assert_allclose(result, keras(targets, logits), rtol=1e-5)
+
+    def test_needs_two_class_weights(self):
+        logits, mask = tf.zeros([1, 3]), np.ones((1, 3), bool)
+        with pytest.raises(ValueError, match=r"expected class_weights \[2\]; came class_weights \[3\]"):
+            losses.sigmoid_cross_entropy(logits, logits, mask, class_weights=(1.0, 1.0, 1.0))
 
 
 class SoftmaxCrossEntropyTest:
@@ -189,13 +98,211 @@ class SoftmaxCrossEntropyTest:
         np.testing.assert_allclose(result, [expected], rtol=1e-5)
 
     def test_a_constant_added_to_the_logits_changes_nothing(self):
-        logits, class_ids, mask, _ = softmax_case(np.random.default_rng(9))
+        logits, class_ids, mask = loss_cases.softmax_case(np.random.default_rng(9))
         logits = logits.astype(np.float32)
         np.testing.assert_allclose(
             losses.softmax_cross_entropy(logits + 50, class_ids, mask),
             losses.softmax_cross_entropy(logits, class_ids, mask),
             rtol=1e-3,
         )
+
+    @pytest.mark.parametrize(
+        ("class_weights", "mask", "expected"),
+        [
+            ((1, 1, 1), [True, True], (math.log(4) + math.log(2)) / 2),
+            ((1, 5, 3), [True, True], (math.log(4) + 3 * math.log(2)) / 4),
+            ((0, 0, 7), [True, True], math.log(2)),
+            ((1, 0, 7), [True, False], math.log(4)),
+            ((0, 1, 0), [True, True], 0.0),  # all that counts has weight 0
+            ((1e-30, 0, 1e-30), [True, True], (math.log(4) + math.log(2)) / 2),
+        ],
+    )
+    def test_hand_values_with_class_weights(self, class_weights, mask, expected):
+        logits = tf.constant([[[0.0, 0.0, math.log(2)]] * 2])  # probabilities 1/4, 1/4, 1/2
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            result = losses.softmax_cross_entropy(
+                logits, tf.constant([[0, 2]]), tf.constant([mask]), class_weights=class_weights
+            )
+        np.testing.assert_allclose(result, [expected], rtol=1e-5)
+        gradient = tape.gradient(result, logits)
+        assert np.all(np.isfinite(gradient))
+        assert np.any(gradient != 0) == (expected > 0)
+
+    def test_class_weights_as_a_tensor_and_by_any_factor_are_the_same(self):
+        logits, class_ids, mask = loss_cases.softmax_case(np.random.default_rng(11))
+        weights = [0.5, 1.0, 2.0, 4.0]
+        plain = losses.softmax_cross_entropy(logits, class_ids, mask, class_weights=weights)
+        for same in (tf.constant(weights), np.float64(weights), 8 * tf.constant(weights)):
+            result = losses.softmax_cross_entropy(logits, class_ids, mask, class_weights=same)
+            np.testing.assert_allclose(result, plain, rtol=1e-6)
+
+    def test_equals_keras(self):
+        logits, class_ids, _ = loss_cases.softmax_case(np.random.default_rng(12))
+        weights = np.float32([0.5, 1.0, 2.0, 4.0])
+        keras = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
+        by_item = keras(class_ids, logits, sample_weight=weights[class_ids])
+        expected = tf.reduce_sum(by_item, 1) / weights[class_ids].sum(1)
+        result = losses.softmax_cross_entropy(logits, class_ids, np.ones((3, 5), bool), class_weights=weights)
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        "function", [losses.softmax_cross_entropy, lambda *a, **s: losses.softmax_focal(*a, gamma=1, **s)]
+    )
+    @pytest.mark.parametrize(
+        ("class_weights", "words"),
+        [
+            ((1.0, 1.0), r"expected class_weights \[3\]; came class_weights \[2\]"),
+            (np.ones((1, 3)), r"class_weights \[3\]; came class_weights \[1, 3\]"),
+            (tf.ones([4]), r"class_weights \[3\]; came class_weights \[4\]"),
+            ((1.0, -0.5, 1.0), r"expected class_weights in \[0, .*\], came -0.5"),
+            ((1.0, math.nan, 1.0), r"expected class_weights in \[0, .*\], came nan"),
+            ((1.0, math.inf, 1.0), r"expected class_weights in \[0, .*\], came inf"),
+        ],
+    )
+    def test_wrong_class_weights_raise(self, function, class_weights, words):
+        with pytest.raises(ValueError, match=words):
+            function(
+                tf.zeros([1, 2, 3]), np.zeros((1, 2), np.int32), np.ones((1, 2), bool), class_weights=class_weights
+            )
+
+
+class SoftmaxFocalTest:
+    @pytest.mark.parametrize(
+        ("gamma", "class_weights", "expected"),
+        [
+            (0, None, (math.log(4) + math.log(2)) / 2),
+            (1, None, (3 / 4 * math.log(4) + 1 / 2 * math.log(2)) / 2),
+            (2, None, (9 / 16 * math.log(4) + 1 / 4 * math.log(2)) / 2),
+            (2, (1, 9, 3), (9 / 16 * math.log(4) + 3 * 1 / 4 * math.log(2)) / 4),
+            (0.5, (0, 0, 1), math.sqrt(1 / 2) * math.log(2)),
+        ],
+    )
+    def test_hand_values(self, gamma, class_weights, expected):
+        logits = tf.constant([[[0.0, 0.0, math.log(2)]] * 2])
+        ids, mask = tf.constant([[0, 2]]), tf.constant([[True, True]])
+        result = losses.softmax_focal(logits, ids, mask, gamma=gamma, class_weights=class_weights)
+        np.testing.assert_allclose(result, [expected], rtol=1e-5)
+
+    @pytest.mark.parametrize("class_weights", [None, (1.0, 2.0, 0.0, 3.0)])
+    def test_gamma_0_is_cross_entropy(self, class_weights):
+        logits, class_ids, mask = loss_cases.softmax_case(np.random.default_rng(0))
+        for scale in (1, 1e4):
+            np.testing.assert_allclose(
+                losses.softmax_focal(scale * logits, class_ids, mask, gamma=0, class_weights=class_weights),
+                losses.softmax_cross_entropy(scale * logits, class_ids, mask, class_weights=class_weights),
+                rtol=1e-6,
+            )
+
+    def test_one_class_alone_has_no_loss(self):
+        logits, ids = tf.constant([[[3.0], [-3.0]]]), np.zeros((1, 2), np.int32)
+        for gamma in (0, 0.5, 2):
+            result, gradient = loss_cases.with_gradient(
+                lambda *args, gamma=gamma: losses.softmax_focal(*args, gamma=gamma), logits, ids, np.ones((1, 2), bool)
+            )
+            np.testing.assert_array_equal(result, [0])
+            np.testing.assert_array_equal(gradient, np.zeros((1, 2, 1)))
+
+    def test_gamma_below_0_raises(self):
+        with pytest.raises(ValueError, match=r"expected gamma in \[0, inf\], came -1"):
+            losses.softmax_focal(tf.zeros([1, 2, 3]), np.zeros((1, 2), np.int32), np.ones((1, 2), bool), gamma=-1)
+
+
+class FocalTest:
+    @pytest.mark.parametrize(
+        ("logits", "targets", "mask", "alpha", "gamma", "expected"),
+        [
+            # p is 3/4 at log 3
+            ([0.0], [1.0], [True], 0.25, 2, 0.25 / 4 * math.log(2)),
+            ([0.0], [0.0], [True], 0.25, 2, 0.75 / 4 * math.log(2)),
+            ([math.log(3)], [1.0], [True], 1.0, 2, 1 / 16 * math.log(4 / 3)),
+            ([math.log(3)], [0.0], [True], 0.0, 1, 3 / 4 * math.log(4)),
+            ([0.0, 0.0], [1.0, 1.0], [True, True], 0.5, 0, 0.5 * math.log(2)),  # by two positives
+            ([0.0, 0.0], [1.0, 1.0], [True, False], 0.5, 0, 0.5 * math.log(2)),
+            ([0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [True] * 3, 0.5, 0, 1.5 * math.log(2)),  # by one
+            ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [True] * 3, 0.5, 0, 1.5 * math.log(2)),  # by one for want of any
+            ([0.0, 0.0], [1.0, 0.0], [False, True], 0.5, 0, 0.5 * math.log(2)),
+            ([0.0, 0.0], [1.0, 0.0], [False, False], 0.5, 2, 0.0),
+            ([1e4, -1e4], [1.0, 0.0], [True, True], 0.5, 0.5, 0.0),
+            ([-1e4, 0.0], [1.0, 1.0], [True, False], 0.25, 2, 0.25 * 1e4),
+        ],
+    )
+    def test_hand_values(self, logits, targets, mask, alpha, gamma, expected):
+        result = losses.focal(
+            tf.constant([logits]), tf.constant([targets]), tf.constant([mask]), alpha=alpha, gamma=gamma
+        )
+        np.testing.assert_allclose(result, [expected], rtol=1e-5)
+
+    def test_one_hot_classes_are_so_many_binary_problems(self):
+        logits, targets, mask = loss_cases.classes_case(np.random.default_rng(9))
+        settings = {"alpha": 0.25, "gamma": 2.0}
+        flat = [np.reshape(x, (3, -1)) for x in (logits, targets, np.repeat(mask[..., None], 3, -1))]
+        result = losses.focal(logits, targets, mask, **settings)
+        np.testing.assert_allclose(result, losses.focal(*flat, **settings), rtol=1e-5)
+        assert mask[0].sum() > targets[0][mask[0]].sum() > 1  # some background, and a mean over positives alone
+
+    def test_gamma_0_is_cross_entropy_weighted_by_alpha(self):
+        rng = np.random.default_rng(2)
+        logits, mask = rng.normal(0, 3, (2, 9)), np.ones((2, 9), bool)
+        targets = np.float32([[0, 1, 1, 1, 0, 0, 1, 0, 0], [0] * 9])
+        alpha = 0.3
+        weights = np.where(targets == 1, alpha, 1 - alpha).sum(1)
+        for scale in (1, 1e4):
+            result = losses.focal(scale * logits, targets, mask, alpha=alpha, gamma=0)
+            mean = losses.sigmoid_cross_entropy(scale * logits, targets, mask, class_weights=(1 - alpha, alpha))
+            np.testing.assert_allclose(result, mean * weights / [4, 1], rtol=1e-5)
+
+    @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+    def test_equals_addons(self, gamma):
+        rng = np.random.default_rng(3)
+        logits = rng.normal(0, 2, (2, 9)).astype(np.float32)
+        targets = (rng.random((2, 9)) < 0.4).astype(np.float32)
+        addons = tfa.losses.sigmoid_focal_crossentropy(targets, logits, alpha=0.3, gamma=gamma, from_logits=True)
+        result = losses.focal(logits, targets, np.ones((2, 9), bool), alpha=0.3, gamma=gamma)
+        np.testing.assert_allclose(result, addons / targets.sum(1), rtol=1e-4)
+
+    def test_flipped_logits_and_targets_with_the_other_alpha_are_the_same(self):
+        logits, targets, mask = loss_cases.sigmoid_case(np.random.default_rng(4))
+        count = np.where(mask, targets, 0).sum(1), np.where(mask, 1 - targets, 0).sum(1)
+        result = losses.focal(logits, targets, mask, alpha=0.2, gamma=2)
+        flipped = losses.focal(-logits, 1 - targets, mask, alpha=0.8, gamma=2)
+        np.testing.assert_allclose(result * np.maximum(count[0], 1), flipped * np.maximum(count[1], 1), rtol=1e-4)
+
+    @hypothesis.settings(deadline=None, max_examples=50, derandomize=True)
+    @hypothesis.given(
+        logits=st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=6),
+        gamma=st.one_of(st.just(0.0), st.floats(1e-3, 10)),
+        alpha=st.floats(0, 1),
+        target=st.sampled_from([0.0, 0.25, 1.0]),
+    )
+    def test_any_logit_gives_a_finite_loss_and_gradient(self, logits, gamma, alpha, target):
+        logits = np.float32([logits])
+        result, gradient = loss_cases.with_gradient(
+            lambda *args: losses.focal(*args, alpha=alpha, gamma=gamma),
+            logits,
+            np.full_like(logits, target),
+            np.ones(logits.shape, bool),
+        )
+        assert np.all(np.isfinite(result))
+        assert np.all(result >= 0)
+        assert np.all(np.isfinite(gradient))
+
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            ({"alpha": 1.5, "gamma": 2}, r"expected alpha in \[0, 1\], came 1.5"),
+            ({"alpha": -0.1, "gamma": 2}, r"expected alpha in \[0, 1\], came -0.1"),
+            ({"alpha": 0.5, "gamma": -0.1}, r"expected gamma in \[0, inf\], came -0.1"),
+        ],
+    )
+    def test_settings_out_of_range_raise(self, settings, words):
+        with pytest.raises(ValueError, match=words):
+            losses.focal(tf.zeros([1, 2]), tf.zeros([1, 2]), np.ones((1, 2), bool), **settings)
+
+    def test_classes_need_targets_of_the_same_shape(self):
+        words = r"expected logits \[B, i1, K\], targets \[B, i1, K\], mask \[B, i1\]; came .* targets \[1, 2, 4\]"
+        with pytest.raises(ValueError, match=words):
+            losses.focal(tf.zeros([1, 2, 3]), tf.zeros([1, 2, 4]), np.ones((1, 2), bool), alpha=0.5, gamma=2)
 
 
 class SmoothL1Test:
@@ -222,10 +329,35 @@ class SmoothL1Test:
         result = losses.smooth_l1(predictions, np.zeros_like(predictions), tf.constant([[True, False, True]]), beta=1.0)
         np.testing.assert_allclose(result, [6 * 1.5 / 2], rtol=1e-5)
 
+    def test_equals_keras(self):
+        predictions, targets, _ = loss_cases.deltas_case(np.random.default_rng(0))
+        keras = tf.keras.losses.Huber(delta=0.4, reduction="none")(targets, predictions.astype(np.float32))
+        result = losses.smooth_l1(predictions, targets, np.ones((3, 4), bool), beta=0.4)
+        np.testing.assert_allclose(result, 6 / 0.4 * tf.reduce_mean(keras, 1), rtol=1e-5)
+
+    @pytest.mark.parametrize("beta", [1e-30, 1e-3, 1.0])
+    def test_distances_of_any_size_have_the_gradient_of_their_piece(self, beta):
+        distances = np.float32([[[0.0, 1e-3 * beta, 0.5 * beta, beta, 1e20, -1e30]]])
+        _, gradient = loss_cases.with_gradient(
+            lambda *args: losses.smooth_l1(*args, beta=beta), distances, np.zeros_like(distances), np.ones((1, 1), bool)
+        )
+        expected = np.clip(np.float64(distances[0, 0]) / beta, -1, 1)
+        np.testing.assert_allclose(gradient[0, 0], expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("beta", [0, -1.0, math.nan])
+    def test_beta_not_above_0_raises(self, beta):
+        with pytest.raises(ValueError, match=f"expected beta above 0, came {beta}"):
+            losses.smooth_l1(tf.zeros([1, 2, 6]), tf.zeros([1, 2, 6]), np.ones((1, 2), bool), beta=beta)
+
+    def test_last_axis_not_6_raises(self):
+        words = r"expected predictions \[B, i1, 6\], targets \[B, i1, 6\], mask \[B, i1\]; came predictions \[1, 2, 4\]"
+        with pytest.raises(ValueError, match=words):
+            losses.smooth_l1(tf.zeros([1, 2, 4]), tf.zeros([1, 2, 4]), np.ones((1, 2), bool), beta=1)
+
 
 class MaskCrossEntropyTest:
     def test_hand_values(self):
-        logits = np.zeros((2, 2, *MASK_SHAPE), np.float32)
+        logits = np.zeros((2, 2, *loss_cases.MASK_SHAPE), np.float32)
         logits[1, 0] = math.log(3)
         targets = np.ones_like(logits)
         targets[1, 0, 0] = 0.0
@@ -247,6 +379,6 @@ class DiceTest:
         ],
     )
     def test_hand_values(self, logit, num_true, expected):
-        targets = (np.arange(24) < num_true).astype(np.float32).reshape(1, 1, *MASK_SHAPE)
+        targets = (np.arange(24) < num_true).astype(np.float32).reshape(1, 1, *loss_cases.MASK_SHAPE)
         result = losses.dice(np.full_like(targets, logit), targets, tf.constant([[True]]))
         np.testing.assert_allclose(result, [expected], rtol=1e-5, atol=1e-6)
