@@ -1,35 +1,44 @@
-"""Instance masks: from one instance-id volume to boxes and roi targets, and from roi masks back to a label volume."""
+"""Instance masks: from one instance-id volume to boxes and roi targets, and from roi masks back to one volume."""
 
 import tensorflow as tf
+
+from ops import checks
+
+# Voxels of a box that are painted in one step: bounds what painting takes beside the volume (4 MB an array).
+_STEP_VOXELS = 2**20
 
 
 def instance_boxes(ids, num_instances):
     """Tight boxes and sizes of the instances of an id volume.
 
     Args:
-      ids: [Z, Y, X] int32; instance n has id n + 1, ids outside 1..num_instances are ignored.
+      ids: [Z, Y, X] int32, less than 2**31 voxels; instance n has id n + 1, ids outside 1..num_instances are ignored.
       num_instances: N.
 
     Returns:
       boxes: [N, 6] float32, voxels; zeros for an id that does not occur.
       voxels: [N] int32.
+
+    Raises:
+      ValueError: another rank, or num_instances below 0.
     """
-    inside = tf.where((ids >= 1) & (ids <= num_instances), ids, 0)
-    voxels = tf.math.bincount(
-        tf.reshape(inside, [-1]), minlength=num_instances + 1, maxlength=num_instances + 1, dtype=tf.int32
-    )[1:]
-    lo, hi = [], []
-    for axis in range(3):
-        # Which ids occur in which slice along the axis; [slices, N].
-        size = tf.shape(ids)[axis]
-        slices = tf.reshape(tf.range(size), [-1 if a == axis else 1 for a in range(3)])
-        flat = tf.reshape(slices * (num_instances + 1) + inside, [-1])
-        occurs = tf.math.bincount(flat, minlength=size * (num_instances + 1), binary_output=True)
-        occurs = tf.reshape(occurs, [size, num_instances + 1])[:, 1:] > 0
-        indices = tf.range(size)[:, tf.newaxis]
-        lo.append(tf.reduce_min(tf.where(occurs, indices, size), axis=0))
-        hi.append(tf.reduce_max(tf.where(occurs, indices + 1, 0), axis=0))
-    boxes = tf.cast(tf.stack(lo + hi, axis=-1), tf.float32)
+    checks.shapes("ids [Z, Y, X]", ids)
+    checks.within("num_instances", num_instances, 0, 2**31 - 1)
+    # Only runs of one id along x are looked at, not every voxel; a run begins where the id changes or a row begins.
+    shape, flat = tf.shape(ids), tf.reshape(ids, [-1])
+    changes = tf.reshape(flat != tf.roll(flat, 1, axis=0), shape) | (tf.range(shape[2]) == 0)
+    begins = tf.cast(tf.where(tf.reshape(changes, [-1]))[:, 0], tf.int32)
+    lengths = tf.concat([begins[1:], [tf.size(flat)]], axis=0)[: tf.size(begins)] - begins
+    slots = tf.gather(flat, begins) - 1
+    slots = tf.where((slots >= 0) & (slots < num_instances), slots, -1)  # Segment -1 is dropped.
+
+    rows = begins // shape[2]
+    x, y, z = begins - rows * shape[2], rows % shape[1], rows // shape[1]
+    # The largest end is the smallest of its negatives: one pass for all six.
+    corners = tf.stack([z, y, x, -(z + 1), -(y + 1), -(x + lengths)], axis=-1)
+    corners = tf.math.unsorted_segment_min(corners, slots, num_instances)
+    voxels = tf.math.unsorted_segment_sum(lengths, slots, num_instances)
+    boxes = tf.cast(tf.concat([corners[:, :3], -corners[:, 3:]], axis=-1), tf.float32)
     return tf.where((voxels > 0)[:, tf.newaxis], boxes, 0.0), voxels
 
 
@@ -44,17 +53,24 @@ def mask_targets(ids, boxes, slots, size):
 
     Returns:
       [B, R, M, M, M] float32: 1 where the voxel that holds the centre of the bin belongs to the instance; 0 outside the
-      volume and for slot -1.
+      volume, where the box is NaN and for slot -1.
+
+    Raises:
+      ValueError: other shapes, or a size that is not positive.
     """
-    size = (size,) * 3 if isinstance(size, int) else tuple(size)
+    checks.shapes("ids [B, Z, Y, X], boxes [B, R, 6], slots [B, R]", ids, boxes, slots)
+    size = checks.triple("size", size)
     shape = tf.shape(ids)
     rows, inside = tf.zeros([1, 1, 1, 1, 1], tf.int32), tf.constant(True)
     for axis in range(3):
+        dim = shape[axis + 1]
         steps = (tf.range(size[axis], dtype=tf.float32) + 0.5) / size[axis]
         lo, hi = boxes[..., axis, tf.newaxis], boxes[..., axis + 3, tf.newaxis]
-        voxel = tf.cast(tf.floor(lo + (hi - lo) * steps), tf.int32)  # [B, R, M]
+        voxel = tf.floor(lo + (hi - lo) * steps)  # [B, R, M]
+        # Far away is as good as just outside, and NaN is outside; their casts are undefined.
+        voxel = tf.where(tf.math.is_nan(voxel), -1.0, tf.clip_by_value(voxel, -1.0, tf.cast(dim, tf.float32)))
         layout = tf.concat([tf.shape(voxel)[:2], [size[a] if a == axis else 1 for a in range(3)]], axis=0)
-        voxel, dim = tf.reshape(voxel, layout), shape[axis + 1]
+        voxel = tf.reshape(tf.cast(voxel, tf.int32), layout)
         inside &= (voxel >= 0) & (voxel < dim)
         rows = rows * dim + tf.clip_by_value(voxel, 0, dim - 1)
     found = tf.gather(tf.reshape(ids, [shape[0], -1]), rows, batch_dims=1)  # [B, R, M, M, M]
@@ -70,12 +86,19 @@ def covered_voxels(boxes, shape):
       shape: (Z, Y, X), integers or a tensor [3].
 
     Returns:
-      lo, hi: [..., 3] int32 each, half-open, inside the volume; lo == hi on an axis where there are none.
+      lo, hi: [..., 3] int32 each, half-open, inside the volume; lo == hi on an axis where there are none. A box that is
+      not finite has none.
+
+    Raises:
+      ValueError: other shapes.
     """
     shape = tf.cast(shape, tf.int32)
-    corners = tf.cast(
-        tf.math.ceil(tf.clip_by_value(boxes, -1.0, tf.cast(tf.tile(shape, [2]), tf.float32)) - 0.5), tf.int32
-    )
+    checks.shapes("boxes [..., 6], shape [3]", boxes, shape)
+    is_finite = tf.reduce_all(tf.math.is_finite(boxes), axis=-1, keepdims=True)
+    ends = tf.cast(tf.tile(shape, [2]), tf.float32)
+    # Clipped first: the cast of a huge number is undefined.
+    corners = tf.math.ceil(tf.clip_by_value(tf.where(is_finite, boxes, 0.0), -1.0, ends) - 0.5)
+    corners = tf.cast(corners, tf.int32)
     lo = tf.clip_by_value(corners[..., :3], 0, shape)
     hi = tf.clip_by_value(corners[..., 3:], 0, shape)
     return lo, tf.maximum(lo, hi)
@@ -94,44 +117,144 @@ def resample(mask, box, lo, hi):
 
     Returns:
       [z, y, x] float32 of shape hi - lo.
+
+    Raises:
+      ValueError: other shapes.
     """
-    for axis in range(3):
-        size = tf.shape(mask)[0]
-        centres = tf.cast(tf.range(lo[axis], hi[axis]), tf.float32) + 0.5
-        cells = (centres - box[axis]) / (box[axis + 3] - box[axis]) * tf.cast(size, tf.float32) - 0.5
-        cells = tf.clip_by_value(cells, 0.0, tf.cast(size - 1, tf.float32))
-        weights = tf.maximum(1.0 - tf.abs(cells[:, tf.newaxis] - tf.range(tf.cast(size, tf.float32))), 0.0)
-        # Contract the first axis; the result takes its place last, so three turns restore the order.
-        mask = tf.tensordot(mask, weights, [[0], [1]])
-    return mask
+    lo, hi = tf.cast(lo, tf.int32), tf.cast(hi, tf.int32)
+    checks.shapes("mask [Mz, My, Mx], box [6], lo [3], hi [3]", mask, box, lo, hi)
+    size, count = tf.shape(mask), hi - lo
+    weights = [_linear_weights(tf.range(lo[a], hi[a]), box[a], box[a + 3], size[a]) for a in range(3)]
+    # Trilinear is linear along each axis in turn; in this order nothing is transposed.
+    values = tf.matmul(weights[0], tf.reshape(mask, [size[0], size[1] * size[2]]))
+    values = tf.matmul(weights[1], tf.reshape(values, [count[0], size[1], size[2]]))
+    values = tf.matmul(tf.reshape(values, [count[0] * count[1], size[2]]), weights[2], transpose_b=True)
+    return tf.reshape(values, count)
 
 
-def label_volume(masks, boxes, valid, shape, threshold=0.5):
-    """One label volume from overlapping detections.
+def paste(masks, boxes, valid, shape):
+    """Roi masks put back into one volume, the largest where they overlap.
+
+    Takes little memory beside the result, whatever the number and size of the boxes.
 
     Args:
       masks: [D, M, M, M] float32 in [0, 1]; see `resample`.
       boxes: [D, 6] float32, voxels.
       valid: [D] bool.
       shape: (Z, Y, X), integers or a tensor [3].
-      threshold: a voxel belongs to a detection where its mask is at least this.
+
+    Returns:
+      [Z, Y, X] float32: at each voxel the largest mask of the valid detections that hold its centre; 0 where none does.
+
+    Raises:
+      ValueError: other shapes.
+    """
+    shape = _checked_shape(masks, boxes, valid, shape)
+    return tf.reshape(_paste(masks, boxes, valid, shape), shape)
+
+
+def label_volume(masks, boxes, valid, shape, threshold=0.5):
+    """One label volume from overlapping detections.
+
+    Takes little memory beside the result, whatever the number and size of the boxes.
+
+    Args:
+      masks: [D, M, M, M] float32 in [0, 1]; see `resample`.
+      boxes: [D, 6] float32, voxels.
+      valid: [D] bool.
+      shape: (Z, Y, X), integers or a tensor [3].
+      threshold: in [0, 1]; a voxel belongs to a detection where its mask is at least this.
 
     Returns:
       [Z, Y, X] int32: d + 1 for the first valid detection d (in score order, the best) that holds the voxel, else 0.
+
+    Raises:
+      ValueError: other shapes, or a threshold outside [0, 1].
     """
+    shape = _checked_shape(masks, boxes, valid, shape)
+    checks.within("threshold", threshold, 0, 1)
+    return tf.reshape(_label_volume(masks, boxes, valid, shape, threshold), shape)
+
+
+def _checked_shape(masks, boxes, valid, shape):
+    """The volume's shape as a tensor [3] int32, after the arguments have been checked."""
     shape = tf.cast(shape, tf.int32)
+    checks.shapes("masks [D, Mz, My, Mx], boxes [D, 6], valid [D], shape [3]", masks, boxes, valid, shape)
+    return shape
+
+
+_DETECTIONS = [
+    tf.TensorSpec([None] * 4, tf.float32, name="masks"),
+    tf.TensorSpec([None, 6], tf.float32, name="boxes"),
+    tf.TensorSpec([None], tf.bool, name="valid"),
+    tf.TensorSpec([3], tf.int32, name="shape"),
+]
+
+
+# Compiled, since an eager loop would copy the volume at every step.
+@tf.function(input_signature=_DETECTIONS)
+def _paste(masks, boxes, valid, shape):
+    def merge(crop, values, _):
+        return tf.maximum(crop, values)
+
+    return _painted(masks, boxes, valid, tf.zeros(shape), merge)
+
+
+@tf.function(input_signature=[*_DETECTIONS, tf.TensorSpec([], tf.float32, name="threshold")])
+def _label_volume(masks, boxes, valid, shape, threshold):
+    def merge(crop, values, detection):
+        return tf.where(values >= threshold, detection + 1, crop)
+
+    return _painted(masks, boxes, valid, tf.zeros(shape, tf.int32), merge)
+
+
+def _painted(masks, boxes, valid, blank, merge):
+    """A volume on which detections have been painted one after the other, the best last.
+
+    A step writes one slice, which a graph does in place. `tf.tensor_scatter_nd_update` and its kin, with which a step
+    could paint many boxes, copy the volume every time on a CPU.
+
+    Args:
+      masks: [D, M, M, M] float32.
+      boxes: [D, 6] float32, voxels.
+      valid: [D] bool.
+      blank: [Z, Y, X].
+      merge: of what the volume holds in the box, the mask resampled there, and d; returns what shall be there.
+
+    Returns:
+      [Z, Y, X] of blank's dtype.
+    """
+    detections, begins, ends = _steps(boxes, valid, tf.shape(blank))
+
+    def paint(step, volume):
+        d, begin, end = detections[step], begins[step], ends[step]
+        crop = merge(tf.slice(volume, begin, end - begin), resample(masks[d], boxes[d], begin, end), d)
+        volume = tf.raw_ops.TensorStridedSliceUpdate(
+            input=volume, begin=begin, end=end, strides=tf.ones_like(begin), value=crop
+        )
+        return step - 1, volume
+
+    last = tf.size(detections) - 1
+    return tf.while_loop(lambda step, _: step >= 0, paint, (last, blank), parallel_iterations=1)[1]
+
+
+def _steps(boxes, valid, shape):
+    """What each step paints: detections [n] in order and their voxels [n, 3], [n, 3]; large boxes in several layers."""
     lo, hi = covered_voxels(boxes, shape)
-    hi = tf.where(valid[:, tf.newaxis], hi, lo)
+    depth, height, width = tf.unstack(hi - lo, axis=-1)
+    thickness = tf.clip_by_value(_STEP_VOXELS // tf.maximum(height * width, 1), 1, tf.maximum(depth, 1))
+    layers = lo[:, :1] + thickness[:, tf.newaxis] * tf.range(shape[0])  # [D, Z], more than enough
+    chosen = tf.where(valid[:, tf.newaxis] & (layers < hi[:, :1]))
+    detections, z = tf.cast(chosen[:, 0], tf.int32), tf.gather_nd(layers, chosen)
+    lo, hi, thickness = (tf.gather(of, detections) for of in (lo, hi, thickness))
+    begins = tf.concat([z[:, tf.newaxis], lo[:, 1:]], axis=-1)
+    ends = tf.concat([tf.minimum(z + thickness, hi[:, 0])[:, tf.newaxis], hi[:, 1:]], axis=-1)
+    return detections, begins, ends
 
-    def paint(row, labels):
-        z, y, x = (tf.range(lo[row, a], hi[row, a]) for a in range(3))
-        flat = ((z[:, tf.newaxis] * shape[1] + y)[..., tf.newaxis] * shape[2]) + x
-        chosen = tf.boolean_mask(flat, resample(masks[row], boxes[row], lo[row], hi[row]) >= threshold)
-        painted = tf.tensor_scatter_nd_update(labels, chosen[:, tf.newaxis], tf.fill([tf.size(chosen)], row + 1))
-        return row - 1, painted
 
-    # From the worst to the best, so that the best is painted last.
-    blank = tf.zeros([tf.reduce_prod(shape)], tf.int32)
-    last = tf.shape(boxes)[0] - 1
-    _, labels = tf.while_loop(lambda row, _: row >= 0, paint, (last, blank), parallel_iterations=1)
-    return tf.reshape(labels, shape)
+def _linear_weights(voxels, lo, hi, size):
+    """Shares [..., K, size] that mask cells between lo and hi have in the values at the centres of voxels [..., K]."""
+    size = tf.cast(size, tf.float32)
+    cells = (tf.cast(voxels, tf.float32) + 0.5 - lo) / (hi - lo) * size - 0.5
+    cells = tf.clip_by_value(cells, 0.0, size - 1.0)
+    return tf.maximum(1.0 - tf.abs(cells[..., tf.newaxis] - tf.range(size)), 0.0)
