@@ -1,4 +1,8 @@
 import itertools
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -6,7 +10,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.nms3d import batched_nms3d, nms3d
+from ops import boxes as box_ops
+from ops.nms3d import TILE, batched_nms3d, nms3d, overlapping_pairs
 from tests import reference
 
 SHAPE = (5, 7, 11)
@@ -23,6 +28,41 @@ BOXES = np.array(
     np.float32,
 )
 SCORES = np.array([0.9, 0.75, 0.6, 0.95, 0.5, 0.3], np.float32)
+SIGNATURE = [tf.TensorSpec([None, 6], tf.float32), tf.TensorSpec([None], tf.float32)]
+# Run by itself: a fresh process has the two devices and its own high-water mark of memory.
+TWO_DEVICES_AND_MANY_BOXES = """
+import json, pathlib, numpy as np, tensorflow as tf
+from ops.nms3d import nms3d
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+nms = tf.function(
+    lambda boxes, scores: nms3d(boxes, scores, iou_threshold=0.5, max_outputs=1000),
+    input_signature=[tf.TensorSpec([None, 6], tf.float32), tf.TensorSpec([None], tf.float32)],
+)
+
+def boxes(num):
+    rng = np.random.default_rng(0)
+    centre = rng.uniform(0, 256, (200, 3))[rng.integers(0, 200, num)] + rng.normal(0, 2, (num, 3))
+    size = rng.uniform(8, 32, (num, 3))
+    corners = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+    return tf.constant(corners, tf.float32), tf.constant(rng.random(num), tf.float32)
+
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+index = strategy.experimental_local_results(strategy.run(nms, boxes(2000)))
+per_replica = [i.numpy().tolist() for i, _ in index]
+alone = nms(*boxes(2000))[0].numpy().tolist()
+
+def peak():
+    return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+many = boxes(100_000)
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to what is in use
+before = peak()
+num_kept = int(tf.math.count_nonzero(nms(*many)[1]))
+print(json.dumps({"per_replica": per_replica, "alone": alone, "num_kept": num_kept, "extra": peak() - before}))
+"""
 
 
 def kept(boxes, scores, *, max_outputs, **settings):
@@ -54,6 +94,58 @@ def chain(num):
     lo = np.zeros((num, 3))
     lo[:, 2] = np.arange(num) * 2
     return np.concatenate([lo, lo + [1, 1, 4]], axis=-1), np.linspace(1, 0, num)
+
+
+def pairs_of(matrix):
+    return np.argwhere(matrix).tolist()
+
+
+class OverlappingPairsTest:
+    @pytest.mark.parametrize(("threshold", "expected"), [(0.0, [1, 2]), (0.1, [2]), (0.3, [2]), (1 / 3, []), (1.0, [])])
+    def test_hand_values(self, threshold, expected):
+        boxes = np.array([[0, 0, 0, 2, 2, 2]], np.float32)
+        # Touching; sharing 1 of 15 voxels; sharing 4 of 12.
+        others = np.array([[0, 0, 2, 2, 2, 4], [1, 1, 1, 3, 3, 3], [0, 0, 1, 2, 2, 3]], np.float32)
+        assert overlapping_pairs(boxes, others, threshold).numpy().tolist() == [[0, j] for j in expected]
+
+    @pytest.mark.parametrize("threshold", [0.0, 0.1, 0.5, 0.7, 0.99, 1.0])
+    @pytest.mark.parametrize(("centre", "scale"), [(0, 1), (-300, 1), (1e6, 1), (0, 1e6), (5, 1e-3)])
+    def test_equals_the_whole_matrix(self, threshold, centre, scale):
+        # Near copies of one box, which lie on either side of every threshold, and boxes long on one axis.
+        rng = np.random.default_rng(1)
+        size = rng.uniform(1, 2, (60, 3)) ** rng.choice([0.02, 1, 5], (60, 1))
+        lo = rng.normal(0, 1, (60, 3)) * rng.choice([0.001, 0.1, 1], (60, 1))
+        boxes = (np.concatenate([lo, lo + size], axis=1) * scale + centre).astype(np.float32)
+        boxes[50:] = boxes[:10]
+        expected = pairs_of(box_ops.iou_matrix(boxes, boxes[20:]).numpy() > np.float32(threshold))
+        assert overlapping_pairs(boxes, boxes[20:], threshold).numpy().tolist() == expected
+        assert (len(expected) > 0) == (threshold < 1)
+
+    def test_equals_reference(self):
+        rng = np.random.default_rng(2)
+        boxes = reference.random_boxes(rng, 40, SHAPE, smallest=2)
+        others = reference.random_boxes(rng, 30, SHAPE, smallest=2)
+        expected = pairs_of(reference.iou_matrix(boxes, others) > 0.3)
+        assert len(expected) > 50
+        assert overlapping_pairs(boxes, others, 0.3).numpy().tolist() == expected
+
+    def test_empty_inverted_and_infinite_boxes_are_in_no_pair(self):
+        inf, nan = np.inf, np.nan
+        boxes = [[0, 0, 0, 0, 0, 0], [3, 3, 3, 1, 1, 1], [-inf, -inf, -inf, inf, inf, inf], [nan, 0, 0, 1, 1, 1]]
+        boxes = np.array([*boxes, [0, 0, 0, 4, 4, 4]], np.float32)
+        assert overlapping_pairs(boxes, boxes, 0.0).numpy().tolist() == [[4, 4]]
+
+    @pytest.mark.parametrize(("num", "others"), [(0, 3), (3, 0), (0, 0)])
+    def test_nothing_pairs_with_nothing(self, num, others):
+        assert overlapping_pairs(np.ones((num, 6)), np.ones((others, 6)), 0.5).shape == (0, 2)
+
+    def test_errors_name_both_sides(self):
+        with pytest.raises(
+            ValueError, match=r"expected boxes \[I, 6\], others \[J, 6\]; came boxes \[2, 6\], others \[5\]"
+        ):
+            overlapping_pairs(np.ones((2, 6)), np.ones(5), 0.5)
+        with pytest.raises(ValueError, match=r"expected iou_threshold in \[0, 1\], came -0.1"):
+            overlapping_pairs(np.ones((2, 6)), np.ones((2, 6)), -0.1)
 
 
 class Nms3dTest:
@@ -233,6 +325,54 @@ class Nms3dTest:
             }
             assert kept(boxes, scores, **settings) == reference.nms3d(boxes, scores, **settings)
 
+    @settings(max_examples=50, deadline=None, derandomize=True)
+    @given(
+        rows=st.lists(
+            st.tuples(
+                st.tuples(*[st.sampled_from([-(10**6), -3, 0, 1, 2, 10**6])] * 3),
+                st.tuples(*[st.sampled_from([-2, 0, 1, 2, 3, 5, 10])] * 3),
+                st.sampled_from([0.0, 0.5, 0.9, -1.0, float("nan")]),
+            ),
+            max_size=40,
+        ),
+        threshold=st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.9, 1.0]),
+    )
+    def test_generated_boxes_and_decimal_thresholds_equal_reference(self, rows, threshold):
+        # Whole sizes: 3 / 10 is not larger than 0.3 in float32 nor in float64. Far-off and inverted boxes among them.
+        boxes = np.array([[*lo, *np.add(lo, size)] for lo, size, _ in rows], np.float32).reshape(-1, 6)
+        scores = np.array([score for _, _, score in rows], np.float32)
+        indices, valid = self.any_threshold(boxes, scores, threshold)
+        expected = reference.nms3d(boxes, scores, iou_threshold=threshold, max_outputs=8)
+        assert indices.numpy()[valid.numpy()].tolist() == expected
+
+    any_threshold = staticmethod(
+        tf.function(
+            lambda boxes, scores, threshold: nms3d(boxes, scores, iou_threshold=threshold, max_outputs=8),
+            input_signature=[*SIGNATURE, tf.TensorSpec([], tf.float32)],
+        )
+    )
+
+    @pytest.mark.parametrize("num", [TILE - 1, TILE, TILE + 1, 3 * TILE])
+    def test_identical_boxes_leave_one_at_any_count(self, num):
+        scores = np.random.default_rng(11).permutation(num).astype(np.float32)
+        result = kept([BOXES[0]] * num, scores, iou_threshold=0.9, max_outputs=3)
+        assert result == [np.argmax(scores)]
+
+    @pytest.mark.parametrize("num_equal", [0, 1, 2 * TILE, 7 * TILE + 3])
+    def test_many_alike_before_many_apart_are_all_looked_at(self, num_equal):
+        # The equal ones make the search reach further, into more boxes than fit one tile; NaN and class 2 lie between.
+        num_apart = 3 * TILE + 5
+        lo = np.zeros((num_equal + num_apart, 3))
+        lo[num_equal:, 1] = np.arange(1, num_apart + 1) * 4
+        boxes = np.concatenate([lo, lo + [1, 2, 3]], axis=1)
+        boxes[num_equal::3, 5] = boxes[num_equal::3, 2]  # empty, so that they would not even suppress themselves
+        scores = np.linspace(1, 0, len(boxes))
+        scores[-1] = np.nan
+        class_ids = np.ones(len(boxes), np.int32)
+        class_ids[num_equal // 2] = 2
+        expected = sorted({0, num_equal // 2, *range(num_equal, len(boxes) - 1)})
+        assert kept(boxes, scores, iou_threshold=0.5, max_outputs=2000, class_ids=class_ids) == expected
+
     def test_unknown_count_equals_eager(self):
         rng = np.random.default_rng(8)
         compiled = tf.function(
@@ -248,6 +388,54 @@ class Nms3dTest:
             assert indices.shape == valid.shape == (20,)
             expected = kept(boxes, scores, iou_threshold=0.3, max_outputs=20)
             assert indices.numpy()[valid.numpy()].tolist() == expected
+
+    def test_saved_model_equals_eager(self, tmp_path):
+        rng = np.random.default_rng(12)
+        boxes, scores = clustered_boxes(rng, 800, 30), rng.random(800).astype(np.float32)
+        module = tf.Module()
+        module.nms = tf.function(
+            lambda boxes, scores: nms3d(boxes, scores, iou_threshold=0.3, max_outputs=50), input_signature=SIGNATURE
+        )
+        tf.saved_model.save(module, str(tmp_path))
+        loaded = tf.saved_model.load(str(tmp_path)).nms
+        for num in (0, 800):
+            indices, valid = loaded(boxes[:num], scores[:num])
+            expected = kept(boxes[:num], scores[:num], iou_threshold=0.3, max_outputs=50)
+            assert indices.numpy()[valid.numpy()].tolist() == expected
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_two_devices_agree_and_many_boxes_take_little_memory(self):
+        command = [sys.executable, "-c", TWO_DEVICES_AND_MANY_BOXES]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        found = json.loads(done.stdout.splitlines()[-1])
+        assert found["per_replica"] == [found["alone"]] * 2
+        assert sum(found["alone"]) > 0
+        assert found["num_kept"] == 1000
+        assert found["extra"] < 200, "megabytes; one row of 100,000 x 100,000 bits is 12.5 kB, the matrix 1.25 GB"
+
+    @pytest.mark.parametrize(
+        ("shapes", "settings", "message"),
+        [
+            ([(4, 6), (5,)], {}, r"expected boxes \[N, 6\], scores \[N\].*; came boxes \[4, 6\], scores \[5\]"),
+            ([(4, 7), (4,)], {}, r"came boxes \[4, 7\], scores \[4\]"),
+            ([(1, 4, 6), (4,)], {}, r"came boxes \[1, 4, 6\], scores \[4\]"),
+            ([(4, 6), (4, 1)], {}, r"came boxes \[4, 6\], scores \[4, 1\]"),
+            ([(4, 6), (4,)], {"class_ids": np.ones(3, np.int32)}, r"scores \[4\], class_ids \[3\]"),
+            ([(4, 6), (4,)], {"iou_threshold": 1.5}, r"expected iou_threshold in \[0, 1\], came 1.5"),
+            ([(4, 6), (4,)], {"iou_threshold": -0.5}, r"expected iou_threshold in \[0, 1\], came -0.5"),
+            ([(4, 6), (4,)], {"max_outputs": 0}, "expected max_outputs above 0, came 0"),
+        ],
+    )
+    def test_errors_name_both_sides(self, shapes, settings, message):
+        boxes, scores = (np.ones(shape, np.float32) for shape in shapes)
+        with pytest.raises(ValueError, match=message):
+            nms3d(boxes, scores, **{"iou_threshold": 0.5, "max_outputs": 3, **settings})
+
+    def test_wrong_shape_raises_when_traced(self):
+        compiled = tf.function(lambda boxes, scores: nms3d(boxes, scores, iou_threshold=0.5, max_outputs=3))
+        with pytest.raises(ValueError, match=r"came boxes \[\?, 4\], scores \[\?\]"):
+            compiled.get_concrete_function(tf.TensorSpec([None, 4], tf.float32), tf.TensorSpec([None], tf.float32))
 
 
 class BatchedNms3dTest:
@@ -296,3 +484,11 @@ class BatchedNms3dTest:
             eager = batched_nms3d(boxes, scores, class_ids=class_ids, **settings)
             for a, b in zip(compiled(boxes, scores, class_ids), eager, strict=True):
                 np.testing.assert_array_equal(a, b)
+
+    def test_errors_name_both_sides(self):
+        with pytest.raises(ValueError, match=r"expected boxes \[B, N, 6\].*; came boxes \[4, 6\], scores \[4\]"):
+            batched_nms3d(np.ones((4, 6)), np.ones(4), iou_threshold=0.5, max_outputs=3)
+        with pytest.raises(ValueError, match=r"expected iou_threshold in \[0, 1\], came 2"):
+            batched_nms3d(np.ones((2, 4, 6)), np.ones((2, 4)), iou_threshold=2, max_outputs=3)
+        with pytest.raises(ValueError, match="expected max_outputs above 0, came -1"):
+            batched_nms3d(np.ones((2, 4, 6)), np.ones((2, 4)), iou_threshold=0.5, max_outputs=-1)
