@@ -80,7 +80,5 @@ class NumbersTest:
 
     @pytest.mark.parametrize("value", [0, -1, (1, 2), (1, 2, 0), (1, 2, 3, 4)])
     def test_wrong_triple(self, value):
-        with pytest.raises(
-            ValueError, match="expected stride as one number above 0 or three of them for z, y, x, c"
-        ):
+        with pytest.raises(ValueError, match="expected stride as one number above 0 or three of them for z, y, x, c"):
             checks.triple("stride", value)
