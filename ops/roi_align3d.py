@@ -8,6 +8,8 @@ it with one small matrix per axis, instead of gathering eight corners for every 
 import numpy as np
 import tensorflow as tf
 
+from ops import checks, roi_windows
+
 
 def roi_align3d(features, boxes, *, output_size, stride, sampling_ratio=2):
     """Features of each box, resampled to a fixed grid.
@@ -17,16 +19,19 @@ def roi_align3d(features, boxes, *, output_size, stride, sampling_ratio=2):
     are clamped to them.
 
     Args:
-      features: [B, z, y, x, C] float32.
+      features: [B, z, y, x, C] float32; float16 and bfloat16 are pooled in float32.
       boxes: [B, R, 6] float32, input voxels. No gradient flows to them.
       output_size: P, or three of them for z, y, x.
       stride: input voxels per feature cell, or three of them.
       sampling_ratio: samples per bin and axis.
 
     Returns:
-      [B, R, P, P, P, C] float32; 0, with gradient 0, where a box is empty.
+      [B, R, P, P, P, C] of the features' type; 0, with gradient 0, where a box is empty or not finite.
+
+    Raises:
+      ValueError: if a shape is not as above, or a size is not positive.
     """
-    stride = _triple(stride)
+    stride = checks.triple("stride", stride)
     return multilevel_roi_align3d(
         [features],
         boxes,
@@ -54,22 +59,35 @@ def roi_levels(boxes, *, num_levels, strides, canonical_size, canonical_level):
 
     Returns:
       [...] int32 in [0, L); 0 for empty boxes.
+
+    Raises:
+      ValueError: if the last axis is not 6, there are not L strides, the level is none of them, or a size is not
+        positive.
     """
+    checks.shapes("boxes [..., 6]", boxes)
+    if len(strides) != num_levels:
+        raise ValueError(f"expected one stride for each of {num_levels} levels, came {len(strides)}")
+    strides = [checks.triple("stride", stride) for stride in strides]
+    canonical_size = checks.triple("canonical_size", canonical_size)
+    checks.within("canonical_level", canonical_level, 0, num_levels - 1)
+
     relative = tf.maximum(boxes[..., 3:] - boxes[..., :3], 0.0) / tf.constant(canonical_size, tf.float32)
     growth = tf.reduce_prod(relative, axis=-1) ** (1 / 3)
     scales = np.prod(np.asarray(strides, np.float64), axis=1) ** (1 / 3)
     # Level l is left for the next one as soon as the box has grown by the ratio of that level's stride.
     borders = (scales[1:] / scales[canonical_level]).astype(np.float32)
     # A hair of tolerance, lest rounding of the cube root sends a box of exactly twice the size to the finer level.
-    levels = tf.reduce_sum(tf.cast(growth[..., tf.newaxis] * (1 + 1e-5) >= borders, tf.int32), axis=-1)
-    return tf.clip_by_value(levels, 0, num_levels - 1)
+    return tf.reduce_sum(tf.cast(growth[..., tf.newaxis] * (1 + 1e-5) >= borders, tf.int32), axis=-1)
 
 
 def multilevel_roi_align3d(features, boxes, *, strides, output_size, canonical_size, canonical_level, sampling_ratio=2):
     """ROIAlign over a feature pyramid; each box is computed once, on its own level.
 
+    Beyond the result, memory is that of a few chunks of rois (`roi_windows.CHUNK_BYTES`, or a roi that needs more);
+    the backward pass keeps nothing of the forward pass but where the rois lie.
+
     Args:
-      features: L tensors [B, z, y, x, C] float32, finest first.
+      features: L tensors [B, z, y, x, C] float32, finest first; float16 and bfloat16 are pooled in float32.
       boxes: [B, R, 6] float32, input voxels. No gradient flows to them.
       strides: L (z, y, x) triples.
       output_size: P, or three of them for z, y, x.
@@ -78,98 +96,101 @@ def multilevel_roi_align3d(features, boxes, *, strides, output_size, canonical_s
       sampling_ratio: samples per bin and axis.
 
     Returns:
-      [B, R, P, P, P, C] float32; 0, with gradient 0, where a box is empty.
+      [B, R, P, P, P, C] of the features' type; 0, with gradient 0, where a box is empty or not finite.
+
+    Raises:
+      ValueError: if a shape is not as above, there are not L strides, the level is none of them, or a size is not
+        positive.
     """
-    size = _triple(output_size)
-    boxes = tf.stop_gradient(boxes)
-    batch, num_rois = tf.shape(boxes)[0], tf.shape(boxes)[1]
-    flat = tf.reshape(boxes, [-1, 6])  # [N, 6] with N = B * R
+    features, boxes = roi_windows.checked(features, boxes)
+    checks.positive("sampling_ratio", sampling_ratio)
+    size = checks.triple("output_size", output_size)
     levels = roi_levels(
-        flat,
+        boxes,
         num_levels=len(features),
         strides=strides,
         canonical_size=canonical_size,
         canonical_level=canonical_level,
     )
-    shapes = tf.stack([tf.shape(level)[1:4] for level in features])  # [L, 3]
-    dims = tf.gather(shapes, levels)  # [N, 3]
-    stride = tf.gather(tf.constant(strides, tf.float32), levels)  # [N, 3]
-    lo, hi = flat[:, :3] / stride - 0.5, flat[:, 3:] / stride - 0.5  # cell i has its centre at i
+    strides = tuple(checks.triple("stride", stride) for stride in strides)
+    pooled = _align(features, boxes, levels, strides, size, sampling_ratio)
+    return tf.ensure_shape(pooled, [*boxes.shape[:2], *size, features[0].shape[-1]])
 
-    cells, weights = [], []
-    for axis in range(3):
-        axis_cells, axis_weights = _axis_window(lo[:, axis], hi[:, axis], dims[:, axis], size[axis], sampling_ratio)
-        cells.append(axis_cells)
-        weights.append(axis_weights)
-    volumes = tf.repeat(tf.range(batch), num_rois)
-    windows = _gather_windows(features, shapes, levels, volumes, cells)
-    pooled = _contract(windows, weights)  # [N, P, P, P, C]
 
-    is_empty = tf.reduce_any(flat[:, 3:] <= flat[:, :3], axis=-1)
-    pooled = tf.where(is_empty[:, tf.newaxis, tf.newaxis, tf.newaxis, tf.newaxis], 0.0, pooled)
-    return tf.reshape(pooled, [batch, num_rois, *size, features[0].shape[-1]])
+@roi_windows.in_graph
+def _align(features, boxes, levels, strides, size, sampling_ratio):
+    return roi_windows.pool_pyramid(
+        features,
+        boxes,
+        levels,
+        strides=strides,
+        size=size,
+        plan_axis=lambda lo, hi, dim, num_bins: _axis_window(lo, hi, dim, num_bins, sampling_ratio),
+        pool=_contract,
+        pool_gradient=_spread,
+    )
 
 
 def _axis_window(lo, hi, dim, num_bins, sampling_ratio):
     """Which cells every roi reads along one axis, and with which weights.
 
+    A window lists only cells that are read: all between the first and the last one while samples are at most two
+    cells apart, and two for each sample of a longer roi.
+
     Args:
-      lo: [N] float32, where the roi starts, in cells.
-      hi: [N] float32, where it ends.
-      dim: [N] int32, cells of the roi's level.
+      lo: [M] float32, where the roi starts, in cells from the border of the grid.
+      hi: [M] float32, where it ends.
+      dim: [M] int32, cells of the roi's level.
       num_bins: P.
       sampling_ratio: samples per bin.
 
     Returns:
-      cells: [N, K] int32 in [0, dim); K is what the longest roi needs.
-      weights: [N, P, K] float32: share of each cell in each bin.
+      cells: [M, K] int32 in [0, dim), ascending; K <= 2 * P * sampling_ratio is what the longest list needs.
+      widths: [M] int32 in [0, K], the length of each roi's list.
+      weights: [M, P, K] float32, share of each cell in each bin.
     """
     num_samples = num_bins * sampling_ratio
     steps = (tf.range(num_samples, dtype=tf.float32) + 0.5) / num_samples
-    samples = lo[:, tf.newaxis] + (hi - lo)[:, tf.newaxis] * steps  # [N, S]
-    dim = dim[:, tf.newaxis]
-    limit = tf.cast(dim, tf.float32)
-    is_near = (samples >= -1.0) & (samples <= limit)
-    samples = tf.clip_by_value(samples, 0.0, limit - 1.0)
+    samples = lo[:, tf.newaxis] + (hi - lo)[:, tf.newaxis] * steps - 0.5  # [M, S]; cell i has its centre at i
+    last = tf.cast(dim, tf.float32)[:, tf.newaxis] - 1.0
+    is_near = (samples >= -1.0) & (samples <= last + 1.0)
+    samples = tf.clip_by_value(samples, 0.0, last)
 
-    bounds = tf.cast(tf.floor(samples), tf.int32)
-    first = bounds[:, :1]
-    width = tf.maximum(tf.reduce_max(bounds[:, -1:] - first), 0) + 2  # a sample reads its cell and the next
-    window = first + tf.range(width)  # [N, K]; may run past the level, where the weights are 0
-    distance = tf.abs(samples[:, :, tf.newaxis] - tf.cast(window, tf.float32)[:, tf.newaxis, :])
-    hat = tf.where(is_near[:, :, tf.newaxis], tf.maximum(1.0 - distance, 0.0), 0.0)  # [N, S, K]
-    weights = tf.reduce_mean(tf.reshape(hat, [-1, num_bins, sampling_ratio, width]), axis=2)
-    return tf.minimum(window, dim - 1), tf.stop_gradient(weights)
+    # A sample reads its cell, at the sample's slot of the list, and the next one, at the slot after it.
+    floors = tf.floor(samples)
+    below = tf.cast(floors, tf.int32)
+    moves = tf.minimum(below[:, 1:] - below[:, :-1], 2)
+    slots = tf.cumsum(tf.pad(moves, [[0, 0], [1, 0]]), axis=1)  # [M, S]
+    widths = slots[:, -1] + 2
 
+    window = tf.range(tf.maximum(tf.reduce_max(widths), 0))  # [K]
+    is_passed = slots[:, :, tf.newaxis] <= window  # [M, S, K]
+    offsets = tf.reduce_max(tf.where(is_passed, (below - slots)[:, :, tf.newaxis], 0), axis=1)
+    cells = tf.minimum(window + offsets, dim[:, tf.newaxis] - 1)
 
-def _gather_windows(features, shapes, levels, volumes, cells):
-    """The cells that each roi reads, from its own level and volume: [N, Kz, Ky, Kx, C].
-
-    All levels of all volumes are laid end to end as one table of cells, so that one gather serves rois of any level.
-    """
-    batch, channels = tf.shape(features[0])[0], features[0].shape[-1]
-    table = tf.concat([tf.reshape(level, [-1, channels]) for level in features], axis=0)
-    cells_per_volume = tf.reduce_prod(shapes, axis=1)  # [L]
-    level_start = tf.cumsum(cells_per_volume * batch, exclusive=True)
-    start = tf.gather(level_start, levels) + volumes * tf.gather(cells_per_volume, levels)  # [N]
-
-    z, y, x = cells
-    dims = tf.gather(shapes, levels)
-    plane, row = dims[:, 1:2] * dims[:, 2:3], dims[:, 2:3]  # [N, 1] cells per step along z and y
-    rows = (start[:, tf.newaxis] + z * plane)[:, :, tf.newaxis] + (y * row)[:, tf.newaxis, :]  # [N, Kz, Ky]
-    return tf.gather(table, rows[..., tf.newaxis] + x[:, tf.newaxis, tf.newaxis, :])
+    positions = tf.cast(slots, tf.float32) + samples - floors
+    distance = tf.abs(positions[:, :, tf.newaxis] - tf.cast(window, tf.float32))
+    hat = tf.where(is_near[:, :, tf.newaxis], tf.maximum(1.0 - distance, 0.0), 0.0)
+    weights = tf.reduce_mean(tf.reshape(hat, [tf.size(lo), num_bins, sampling_ratio, tf.size(window)]), axis=2)
+    return cells, widths, weights
 
 
 def _contract(windows, weights):
-    """Applies the weights of one axis after the other: [N, Kz, Ky, Kx, C] -> [N, P, P, P, C]."""
+    """Applies the weights of one axis after the other: [n, Kz, Ky, Kx, C] -> [n, Pz, Py, Px, C]."""
     wz, wy, wx = weights
     count, kz, ky, kx, channels = tf.unstack(tf.shape(windows))
-    pz, py, px = wz.shape[1], wy.shape[1], wx.shape[1]
+    pz, py = wz.shape[1], wy.shape[1]
     along_z = tf.matmul(wz, tf.reshape(windows, [count, kz, ky * kx * channels]))
     along_y = tf.matmul(wy[:, tf.newaxis], tf.reshape(along_z, [count, pz, ky, kx * channels]))
-    along_x = tf.matmul(wx[:, tf.newaxis, tf.newaxis], tf.reshape(along_y, [count, pz, py, kx, channels]))
-    return tf.ensure_shape(along_x, [None, pz, py, px, windows.shape[-1]])
+    return tf.matmul(wx[:, tf.newaxis, tf.newaxis], tf.reshape(along_y, [count, pz, py, kx, channels]))
 
 
-def _triple(value):
-    return (value,) * 3 if isinstance(value, int | float) else tuple(value)
+def _spread(upstream, _, weights):
+    """The transpose of `_contract`, which is linear: [n, Pz, Py, Px, C] -> [n, Kz, Ky, Kx, C]."""
+    wz, wy, wx = weights
+    count, pz, py, _, channels = tf.unstack(tf.shape(upstream))
+    kz, ky, kx = (tf.shape(w)[2] for w in weights)
+    along_x = tf.matmul(wx[:, tf.newaxis, tf.newaxis], upstream, transpose_a=True)
+    along_y = tf.matmul(wy[:, tf.newaxis], tf.reshape(along_x, [count, pz, py, kx * channels]), transpose_a=True)
+    along_z = tf.matmul(wz, tf.reshape(along_y, [count, pz, ky * kx * channels]), transpose_a=True)
+    return tf.reshape(along_z, [count, kz, ky, kx, channels])

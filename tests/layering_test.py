@@ -26,7 +26,7 @@ KEPT_TO = {
     "SimpleITK": {"data", "serving/client.py"},
     "tifffile": {"data", "serving/client.py"},
 }
-OPS_IMPORT = {"tensorflow", "numpy", "math", "re", "ops"}
+OPS_IMPORT = {"tensorflow", "numpy", "ops", "functools", "math", "re", "typing"}
 
 
 def imports(path):

@@ -348,6 +348,26 @@ def roi_align3d(features, boxes, *, output_size, stride, sampling_ratio=2):
     return result
 
 
+def roi_pool3d(features, boxes, *, output_size, stride):
+    """Bin maxima [B, R, P, P, P, C] of features [B, z, y, x, C] over the whole cells that boxes [B, R, 6] touch."""
+    result = np.zeros((*boxes.shape[:2], *output_size, features.shape[-1]))
+    for b, r in np.ndindex(*boxes.shape[:2]):
+        if volume(boxes[b, r]) == 0.0:
+            continue
+        for index in np.ndindex(*output_size):
+            cells = []
+            for axis, i in enumerate(index):
+                first = math.floor(boxes[b, r, axis] / stride[axis])
+                count = max(math.ceil(boxes[b, r, axis + 3] / stride[axis]) - first, 1)
+                bin_lo = first + i * count // output_size[axis]
+                bin_hi = first + math.ceil((i + 1) * count / output_size[axis])
+                cells.append([cell for cell in range(bin_lo, bin_hi) if 0 <= cell < features.shape[axis + 1]])
+            values = [features[(b, *cell)] for cell in itertools.product(*cells)]
+            if values:
+                result[(b, r, *index)] = np.max(values, axis=0)
+    return result
+
+
 # Masks
 
 

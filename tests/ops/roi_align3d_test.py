@@ -1,8 +1,15 @@
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 
+from ops import roi_windows
 from ops.roi_align3d import multilevel_roi_align3d, roi_align3d, roi_levels
 from tests import reference
 
@@ -23,6 +30,12 @@ def random_rois(rng, batch=2, num=4, extent=EXTENT):
     return reference.random_boxes(rng, batch * num, extent).reshape(batch, num, 6)
 
 
+def run_alone(script):
+    """The last line that a script prints in a process of its own."""
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.split()[-1]
+
+
 class RoiAlign3dTest:
     def test_hand_values_on_a_ramp(self):
         z, y, x = np.meshgrid(*[np.arange(5.0)] * 3, indexing="ij")
@@ -34,6 +47,8 @@ class RoiAlign3dTest:
         assert result.shape == (1, 1, 4, 4, 4, 1)
         np.testing.assert_allclose(result[0, 0, ..., 0], expected, rtol=1e-5)
         np.testing.assert_allclose(result[0, 0, -1, -1, -1, 0], 69.75, rtol=1e-5)
+        truth = reference.roi_align3d(features, boxes.numpy(), output_size=(4, 4, 4), stride=(1, 1, 1))
+        np.testing.assert_allclose(truth[0, 0, ..., 0], expected, rtol=1e-12)
 
     def test_box_on_whole_cells_returns_them(self):
         features = random_features(np.random.default_rng(0), batch=1)
@@ -245,6 +260,183 @@ class RoiAlign3dTest:
             assert result.shape == (batch, num, *OUTPUT, 3)
             np.testing.assert_allclose(result, roi_align3d(features, boxes, **settings), atol=1e-5)
 
+    def test_long_rois_in_one_axis_each_equal_reference(self):
+        # Their windows list the cells of the samples, not all cells in between.
+        rng = np.random.default_rng(18)
+        features = random_features(rng, batch=1, shape=(40, 37, 43), channels=1)
+        boxes = np.array([[[3, 3, 3, 5, 6, 7]] * 4], np.float32)
+        for axis, length in enumerate(features.shape[1:4]):
+            boxes[0, axis, axis], boxes[0, axis, axis + 3] = 0.4, length - 0.3
+        sizes = {"output_size": (2, 1, 3), "stride": (1, 1, 1)}
+        np.testing.assert_allclose(
+            roi_align3d(features, boxes, **sizes), reference.roi_align3d(features, boxes, **sizes), atol=2e-5
+        )
+
+    @pytest.mark.parametrize("chunk_bytes", [1, 20_000])
+    def test_many_chunks_equal_rois_one_by_one(self, monkeypatch, chunk_bytes):
+        rng = np.random.default_rng(19)
+        features, boxes = tf.constant(random_features(rng)), random_rois(rng, num=40)
+        boxes[:, 5], boxes[1, 7] = 0, np.nan
+        upstream = tf.constant(rng.normal(size=(2, 40, *OUTPUT, 3)), tf.float32)
+
+        def run(boxes, upstream):
+            with tf.GradientTape() as tape:
+                tape.watch(features)
+                result = roi_align3d(features, boxes, output_size=OUTPUT, stride=STRIDE)
+            return result, tape.gradient(result, features, upstream)
+
+        ones = [run(boxes[:, i : i + 1], upstream[:, i : i + 1]) for i in range(40)]
+        monkeypatch.setattr(roi_windows, "CHUNK_BYTES", chunk_bytes)
+        result, gradient = tf.function(run)(boxes, upstream)
+        np.testing.assert_allclose(result, tf.concat([one for one, _ in ones], axis=1), atol=1e-5)
+        np.testing.assert_allclose(gradient, tf.add_n([one for _, one in ones]), atol=1e-4)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e6, -1e6, 3e38, -3e38])
+    def test_odd_coordinates_leave_other_rois_alone(self, value):
+        rng = np.random.default_rng(20)
+        features, boxes = tf.constant(random_features(rng)), random_rois(rng, num=13)
+        boxes[0, np.arange(6), np.arange(6)] = value
+        boxes[1, 3] = value
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            result = roi_align3d(features, boxes, output_size=OUTPUT, stride=STRIDE)
+        assert np.all(np.isfinite(result))
+        assert np.all(np.isfinite(tape.gradient(result, features)))
+        if not np.isfinite(value):
+            np.testing.assert_array_equal(result[0, :6], np.zeros((6, *OUTPUT, 3)))
+        np.testing.assert_allclose(
+            result[:, 6:],
+            reference.roi_align3d(features.numpy(), boxes[:, 6:], output_size=OUTPUT, stride=STRIDE),
+            atol=2e-5,
+        )
+
+    @settings(deadline=None, max_examples=50, derandomize=True)
+    @given(
+        st.lists(
+            st.tuples(
+                *[st.integers(-80, 240).map(lambda n: n / 4)] * 3, *[st.sampled_from([0, 0.5, 1, 3, 44, 1e6])] * 3
+            ),
+            min_size=3,
+            max_size=3,
+        )
+    )
+    def test_any_boxes_equal_reference(self, drawn):
+        corners = np.array(drawn, np.float32)
+        boxes = np.concatenate([corners[:, :3], corners[:, :3] + corners[:, 3:]], axis=-1)[np.newaxis]
+        features = random_features(np.random.default_rng(21), batch=1, channels=1)
+        sizes = {"output_size": (1, 2, 3), "stride": STRIDE, "sampling_ratio": 1}
+        expected = reference.roi_align3d(features, boxes, **sizes)
+        result = roi_align3d(features, boxes, **sizes)
+        # A sample within rounding of where clamping ends may fall on either side.
+        lo, hi = boxes[..., :3] / STRIDE, boxes[..., 3:] / STRIDE
+        steps = [(np.arange(n) + 0.5) / n for n in (1, 2, 3)]
+        samples = [lo[..., a, None] + (hi - lo)[..., a, None] * steps[a] for a in range(3)]
+        borders = [
+            np.minimum(np.abs(s + 0.5), np.abs(s - n - 0.5)).min(axis=-1) for s, n in zip(samples, SHAPE, strict=True)
+        ]
+        clear = np.min(borders, axis=0) > 1e-3
+        np.testing.assert_allclose(result.numpy()[clear], expected[clear], atol=1e-3)
+
+    def test_half_precision_features(self):
+        rng = np.random.default_rng(22)
+        features, boxes = random_features(rng), random_rois(rng)
+        half = tf.constant(features, tf.float16)
+        with tf.GradientTape() as tape:
+            tape.watch(half)
+            result = roi_align3d(half, boxes, output_size=OUTPUT, stride=STRIDE)
+        assert result.dtype == tape.gradient(result, half).dtype == tf.float16
+        expected = roi_align3d(features, boxes, output_size=OUTPUT, stride=STRIDE)
+        np.testing.assert_allclose(result, expected, atol=1e-2)
+
+    def test_gradient_of_a_loss_on_some_rois(self):
+        rng = np.random.default_rng(23)
+        features, boxes = tf.constant(random_features(rng, batch=1)), random_rois(rng, batch=1)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(features)
+            result = roi_align3d(features, boxes, output_size=OUTPUT, stride=STRIDE)
+            some = tf.reduce_sum(tf.gather(result, [2, 0], axis=1))
+            alone = tf.reduce_sum(roi_align3d(features, boxes[:, [2, 0]], output_size=OUTPUT, stride=STRIDE))
+        np.testing.assert_allclose(tape.gradient(some, features), tape.gradient(alone, features), atol=1e-5)
+
+    def test_replicas_equal_one_device(self):
+        script = """
+            import numpy as np
+            import tensorflow as tf
+            from ops.roi_align3d import roi_align3d
+            cpu = tf.config.list_physical_devices("CPU")[0]
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+            strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+            rng = np.random.default_rng(24)
+            features = rng.normal(size=(4, 5, 7, 11, 3)).astype("f")
+            lo = rng.uniform(0, 3, (4, 9, 3))
+            boxes = np.concatenate([lo, lo + rng.uniform(0, 8, (4, 9, 3))], axis=-1).astype("f")
+
+            def run(features, boxes):
+                with tf.GradientTape() as tape:
+                    tape.watch(features)
+                    result = roi_align3d(features, boxes, output_size=(2, 3, 4), stride=(1, 2, 1))
+                return result, tape.gradient(result, features)
+
+            batches = tf.data.Dataset.from_tensor_slices((features, boxes)).batch(4)
+            batch = next(iter(strategy.experimental_distribute_dataset(batches)))
+            parts = tf.function(lambda batch: strategy.run(run, batch))(batch)
+            for part, expected in zip(parts, run(tf.constant(features), boxes)):
+                values = strategy.experimental_local_results(part)
+                assert len(values) == 2
+                np.testing.assert_allclose(tf.concat(values, axis=0), expected, atol=1e-5)
+            print("equal")
+        """
+        assert run_alone(script) == "equal"
+
+    def test_saved_and_loaded(self, tmp_path):
+        rng = np.random.default_rng(25)
+        module = tf.Module()
+        module.run = tf.function(
+            lambda features, boxes: roi_align3d(features, boxes, output_size=OUTPUT, stride=STRIDE),
+            input_signature=[FEATURES, BOXES],
+        )
+        tf.saved_model.save(module, str(tmp_path))
+        features, boxes = random_features(rng), random_rois(rng)
+        expected = roi_align3d(features, boxes, output_size=OUTPUT, stride=STRIDE)
+        loaded = tf.saved_model.load(str(tmp_path))
+        np.testing.assert_allclose(loaded.run(features, boxes), expected, atol=1e-5)
+
+    def test_thin_rois_of_a_large_grid_take_little_memory(self):
+        # 90 windows as long as the longest one along each axis would take 90 * 56^3 cells of 64 bytes, a gigabyte.
+        script = """
+            import resource
+            import numpy as np
+            from ops.roi_align3d import roi_align3d
+            features = np.ones((1, 100, 100, 100, 16), np.float32)
+            boxes = np.tile(np.float32([40, 40, 40, 42, 42, 42]), (1, 90, 1))
+            for axis in range(3):
+                boxes[0, axis::3, axis], boxes[0, axis::3, axis + 3] = 0, 100
+            roi_align3d(features[:, :8, :8, :8], boxes[:, :3], output_size=50, stride=1)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            result = roi_align3d(features, boxes, output_size=(14, 14, 14), stride=1)
+            np.testing.assert_allclose(result, 1, rtol=1e-5)
+            print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+        """
+        assert int(run_alone(script)) < 400  # MB
+
+    @pytest.mark.parametrize(
+        ("features", "boxes", "changes", "words"),
+        [
+            ((2, 5, 7, 11), (2, 4, 6), {}, r"expected finest \[B, Z, Y, X, C\], features \[B, z, y, x, C\]"),
+            ((2, 5, 7, 11, 3), (4, 6), {}, r"boxes \[B, R, 6\]; came .*boxes \[4, 6\]"),
+            ((2, 5, 7, 11, 3), (2, 4, 7), {}, r"boxes \[2, 4, 7\]"),
+            ((2, 5, 7, 11, 3), (3, 4, 6), {}, r"boxes \[3, 4, 6\]"),
+            ((2, 5, 7, 11, 3), (2, 4, 6), {"output_size": 0}, "expected output_size as one number above 0"),
+            ((2, 5, 7, 11, 3), (2, 4, 6), {"output_size": (2, 3)}, "expected output_size as one number above 0"),
+            ((2, 5, 7, 11, 3), (2, 4, 6), {"stride": (1, -2, 4)}, "expected stride as one number above 0"),
+            ((2, 5, 7, 11, 3), (2, 4, 6), {"sampling_ratio": 0}, "expected sampling_ratio above 0, came 0"),
+        ],
+    )
+    def test_wrong_arguments_raise(self, features, boxes, changes, words):
+        arguments = {"output_size": OUTPUT, "stride": STRIDE, **changes}
+        with pytest.raises(ValueError, match=words):
+            roi_align3d(tf.zeros(features), tf.zeros(boxes), **arguments)
+
 
 LEVELS = {
     "strides": [(2, 4, 4), (4, 8, 8), (8, 16, 16)],
@@ -411,3 +603,39 @@ class MultilevelRoiAlign3dTest:
             boxes = random_rois(rng, batch, num, (40, 56, 88))
             expected = multilevel_roi_align3d(features, boxes, output_size=OUTPUT, **LEVELS)
             np.testing.assert_allclose(compiled(*features, boxes), expected, atol=1e-5)
+
+    def test_gradients_of_all_levels_are_the_transpose_of_the_forward_pass(self):
+        rng = np.random.default_rng(6)
+        features = [tf.constant(f) for f in level_features(rng)]
+        boxes = random_rois(rng, 2, 12, (40, 56, 88))
+        boxes[:, 3] = [0, 0, 0, 40, 56, 88]
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            result = multilevel_roi_align3d(features, boxes, output_size=OUTPUT, **LEVELS)
+            loss = tf.reduce_sum(rng.normal(size=result.shape).astype(np.float32) * result)
+        gradients = tape.gradient(loss, features)
+        assert all(np.any(gradient != 0) for gradient in gradients)
+        inner = tf.add_n([tf.reduce_sum(g * f) for g, f in zip(gradients, features, strict=True)])
+        np.testing.assert_allclose(inner, loss, rtol=1e-3)
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"strides": LEVELS["strides"][:2]}, "expected one stride for each of 3 levels, came 2"),
+            ({"canonical_level": 3}, r"expected canonical_level in \[0, 2\], came 3"),
+            ({"canonical_size": (16, 0, 32)}, "expected canonical_size as one number above 0"),
+        ],
+    )
+    def test_wrong_levels_raise(self, changes, words):
+        features = level_features(np.random.default_rng(7))
+        with pytest.raises(ValueError, match=words):
+            multilevel_roi_align3d(features, np.zeros((2, 1, 6)), output_size=OUTPUT, **{**LEVELS, **changes})
+
+    def test_levels_that_do_not_belong_together_raise(self):
+        features = level_features(np.random.default_rng(8))
+        with pytest.raises(ValueError, match=r"came finest \[2, 20, 14, 22, 3\], features \[2, 5, 4, 6, 2\]"):
+            multilevel_roi_align3d(
+                [*features[:2], features[2][..., :2]], np.zeros((2, 1, 6)), output_size=OUTPUT, **LEVELS
+            )
+        with pytest.raises(ValueError, match="expected the features of at least one level, came none"):
+            multilevel_roi_align3d([], np.zeros((2, 1, 6)), output_size=OUTPUT, **LEVELS)
