@@ -2,6 +2,7 @@
 # make demo    the whole path on synthetic volumes: about seven minutes on two CPU cores
 # make test    lint and the test suite: about four minutes
 # make test-slow  what takes minutes: training to a target
+# make bench   every op timed against its peer, to benchmarks/RESULTS.md: some minutes
 # make format  rewrites the code as lint wants it
 # make constraints  resolves all dependencies anew, writes constraints.txt (OLDEST_PYTHON=python3.10)
 SHELL := /bin/bash
@@ -16,7 +17,7 @@ OLDEST_PYTHON ?= python3.10
 IS_RIGHT := -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' 2> /dev/null
 PYTHON ?= $(shell for p in python3.11 python3.10 python3 python; do if $$p $(IS_RIGHT); then echo $$p; break; fi; done)
 
-.PHONY: help setup demo test test-slow lint format constraints clean
+.PHONY: help setup demo test test-slow bench lint format constraints clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -57,6 +58,10 @@ test: setup lint
 
 test-slow: setup
 	$(PY) -m pytest -m slow
+
+bench: setup
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(PY) -m benchmarks.run
 
 lint: setup
 	$(BIN)/ruff check .

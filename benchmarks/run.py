@@ -1,0 +1,56 @@
+"""Measures every op against its peer and writes what came out: `python -m benchmarks.run` (`make bench`)."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pathlib
+import sys
+
+from benchmarks import boxes, masks, measure, nms3d, report, roi_align3d
+
+RESULTS = pathlib.Path(__file__).with_name("RESULTS.md")
+TITLES = {nms3d: "NMS3D", roi_align3d: "ROIAlign3D", boxes: "IoU matrix", masks: "Masks and instances"}
+
+
+def main():
+    """Prints one line per part as it is measured, then writes the tables."""
+    speed, limits, growth = [], [], []
+    for part, title in TITLES.items():
+        print(f"measuring: {title}", flush=True)
+        for rows, new in zip((speed, limits, growth), part.measure(), strict=True):
+            rows += new
+    bandwidth, flops = measure.bytes_per_second(), measure.flops_per_second()
+    text = f"""# Ops against their peers
+
+Made by `make bench`. {measure.machine()}.
+Medians of runs that take turns in one process; memory is the peak of a process of its own beyond its inputs, the result
+included. Where a peer does the same work, the answers are compared before the times. Trust the ratios: the machine is
+shared.
+
+## Speed
+
+{report.speed_table(speed)}
+
+## Limits
+
+{report.limit_table(limits)}
+
+## Cost against size
+
+{report.growth_table(growth)}
+
+## Distance from what the machine can do
+
+The bound is the larger of two times: the least traffic over {bandwidth / 1e9:.1f} GB/s (two arrays read, one written)
+and the least arithmetic over {flops / 1e9:.0f} GFLOP/s (a matrix product), both measured in the same run.
+
+{report.bound_table(speed, bandwidth, flops)}
+"""
+    RESULTS.write_text(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
