@@ -7,6 +7,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pathlib
 import sys
 
+import tensorflow as tf
+
 from benchmarks import boxes, masks, measure, nms3d, report, roi_align3d
 
 RESULTS = pathlib.Path(__file__).with_name("RESULTS.md")
@@ -15,6 +17,7 @@ TITLES = {nms3d: "NMS3D", roi_align3d: "ROIAlign3D", boxes: "IoU matrix", masks:
 
 def main():
     """Prints one line per part as it is measured, then writes the tables."""
+    tf.get_logger().setLevel("ERROR")  # that a function is traced for every size is meant
     speed, limits, growth = [], [], []
     for part, title in TITLES.items():
         print(f"measuring: {title}", flush=True)
