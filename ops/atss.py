@@ -7,7 +7,7 @@ from ops import checks
 
 # Truths are worked through in chunks of so many (truth, anchor) pairs: 16 MB for the distance of each.
 MAX_PAIRS = 2**22
-# Of an IoU. Candidates with one and the same IoU all reach the threshold, whatever the rounding of their mean.
+# Share of the threshold. Candidates of one and the same IoU all reach it, whatever the rounding of their mean.
 TOLERANCE = 1e-6
 
 
@@ -47,7 +47,7 @@ def atss(anchors, anchors_per_level, boxes, valid, *, candidates_per_level=9):
     threshold = tf.reduce_mean(iou, axis=-1, keepdims=True) + tf.math.reduce_std(iou, axis=-1, keepdims=True)
     centres = _centres(candidates)
     is_inside = tf.reduce_all((truths[..., :3] < centres) & (centres < truths[..., 3:]), axis=-1)
-    is_positive = valid[..., tf.newaxis] & is_inside & (iou >= threshold - TOLERANCE)
+    is_positive = valid[..., tf.newaxis] & is_inside & (iou >= (1.0 - TOLERANCE) * threshold)
     return _highest_iou(index, iou, is_positive, num_anchors)
 
 

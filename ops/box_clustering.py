@@ -5,8 +5,9 @@ import tensorflow as tf
 from ops import boxes as box_ops
 from ops import checks, nms3d
 
-# Weights are floored at this, so that a cluster whose boxes all weigh nothing (empty ones, say) has a mean.
-MIN_WEIGHT = 1e-12
+# Weights are floored at this share of the largest in their cluster; where all weigh nothing (empty boxes, say) all
+# weigh alike, and there is a mean.
+MIN_WEIGHT = 1e-6
 
 
 def weighted_box_clustering(
@@ -30,12 +31,12 @@ def weighted_box_clustering(
     O(N + TILE * max_outputs), never N x N.
 
     Args:
-      boxes: [N, 6] float32, voxels.
-      scores: [N] float32 >= 0; a box with a NaN score is left out.
+      boxes: [N, 6] float32, voxels; one with a coordinate that is not finite is left out.
+      scores: [N] float32 >= 0; a box whose score is not finite is left out.
       iou_threshold: in [0, 1]; a box joins a cluster when its IoU with the best box there is larger than this.
       max_outputs: size of the result; the clusters with the best-scored boxes are made.
       class_ids: [N] int32; when given, only boxes of one class form a cluster.
-      weights: [N] float32 >= 0, how far to trust each box; None trusts all alike.
+      weights: [N] float32 >= 0, how far to trust each box, one that is not finite not at all; None trusts all alike.
       num_views: how many boxes are expected for an object, each view giving one: a number above 0, or [N] float32, how
         many views looked where the box is. A cluster expects the mean over its boxes.
       score_threshold: boxes that score less are left out; None takes all.
@@ -61,7 +62,9 @@ def weighted_box_clustering(
     if score_threshold is not None:
         scores = tf.where(scores >= score_threshold, scores, float("nan"))
     class_ids = tf.zeros(tf.shape(scores), tf.int32) if class_ids is None else tf.convert_to_tensor(class_ids)
-    weights = tf.ones_like(scores) if weights is None else weights
+    weights = tf.ones_like(scores) if weights is None else tf.convert_to_tensor(weights)
+    is_sound = tf.math.is_finite(tf.reduce_sum(boxes, axis=1)) & tf.math.is_finite(scores) & tf.math.is_finite(weights)
+    scores = tf.where(is_sound, scores, float("nan"))
     views = tf.broadcast_to(views, tf.shape(scores))
 
     best, valid = nms3d.nms3d(boxes, scores, iou_threshold=iou_threshold, max_outputs=max_outputs, class_ids=class_ids)
@@ -125,7 +128,10 @@ def _merge(best_boxes, cluster, boxes, scores, weights, views):
     # Volumes and positions relative to the best box: no large sums, and what agrees with it stays exact.
     best_of_cluster = tf.gather(best_boxes, cluster)
     volume_ratio = tf.math.divide_no_nan(box_ops.volume(boxes), box_ops.volume(best_of_cluster))
-    weights = tf.maximum(box_ops.iou(boxes, best_of_cluster) * volume_ratio * weights, MIN_WEIGHT)
+    weights = box_ops.iou(boxes, best_of_cluster) * volume_ratio * weights
+    largest = tf.math.unsorted_segment_max(weights, cluster, tf.shape(best_boxes)[0])
+    # Divided before it is floored: all that follows knows weights up to a factor only.
+    weights = tf.maximum(tf.math.divide_no_nan(weights, tf.gather(largest, cluster)), MIN_WEIGHT)
     pulls = weights * scores
     shift = tf.math.divide_no_nan(total(pulls[:, tf.newaxis] * (boxes - best_of_cluster)), total(pulls)[:, tf.newaxis])
     members = total(tf.ones_like(scores))

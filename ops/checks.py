@@ -15,10 +15,13 @@ def shapes(expected, *tensors):
     Args:
       expected: the shapes as docstrings write them, one per tensor: "boxes [N, 6], scores [N]". A name stands for one
         size throughout; a leading "..." for any number of axes, which need not agree.
-      *tensors: tensors or arrays in the same order. None, an argument left out, is not checked.
+      *tensors: tensors or arrays in the same order; a list is refused. None, an argument left out, is not checked.
     """
     known_sizes = {}
     wanted = re.findall(r"(\w+) \[([^]]*)\]", expected)
+    for (name, _), tensor in zip(wanted, tensors, strict=True):
+        if tensor is not None and not hasattr(tensor, "shape"):
+            raise ValueError(f"expected {name} as a tensor or an array, came {type(tensor).__name__}")
     for (_, axes), tensor in zip(wanted, tensors, strict=True):
         if tensor is not None and not _fits(axes.split(", "), tf.TensorShape(tensor.shape), known_sizes):
             came = [(name, t) for (name, _), t in zip(wanted, tensors, strict=True) if t is not None]

@@ -104,7 +104,7 @@ def focal(logits, targets, mask, *, alpha, gamma):
     """
     checks.within("alpha", alpha, 0, 1)
     checks.within("gamma", gamma, 0, math.inf)
-    has_classes = len(logits.shape) == len(mask.shape) + 1
+    has_classes = tf.convert_to_tensor(logits).shape.rank == tf.convert_to_tensor(mask).shape.rank + 1
     axes = "[B, ..., K]" if has_classes else "[B, ...]"
     logits, targets, mask = masked.inputs(f"logits {axes}, targets {axes}, mask [B, ...]", logits, targets, mask)
     missed, raised = tf.nn.softplus(-logits), tf.nn.softplus(logits)  # -log(p), -log(1 - p)

@@ -24,6 +24,8 @@ def inputs(expected, predictions, targets, mask, *, target_dtype=tf.float32):
     Raises:
       ValueError: shapes or dtypes that are not as expected.
     """
+    if not hasattr(mask, "shape"):
+        raise ValueError(f"expected mask as a tensor or an array, came {type(mask).__name__}")
     items = "".join(f", i{axis}" for axis in range(1, len(mask.shape)))
     checks.shapes(expected.replace(", ...", items), predictions, targets, mask)
     mask = tf.convert_to_tensor(mask, tf.bool)

@@ -1,7 +1,8 @@
 """Overlaps that still tell near from far where boxes do not meet: generalized, distance and complete IoU.
 
-Empty boxes are allowed: one with hi < lo on an axis counts as flat at lo. Values and gradients are finite for all of
-them; where edges coincide, where these functions have kinks, the gradient is that of one side.
+Empty boxes are allowed: one with hi < lo on an axis counts as flat at lo. Values and gradients are finite for all
+of them with edges below 1e12 voxels, whose volumes fit a float32; where edges coincide, where these functions have
+kinks, the gradient is that of one side.
 """
 
 import math

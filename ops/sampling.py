@@ -6,6 +6,9 @@ import tensorflow as tf
 
 from ops import checks
 
+# A pool of so many times the negatives wanted holds all of them in any case.
+MAX_POOL_FACTOR = 1e6
+
 
 def balanced_sample(labels, *, num_samples, positive_fraction, seed):
     """A random subset with a bounded share of positives; negatives fill the rest (Ren et al. 2015, section 3.1.3).
@@ -48,13 +51,14 @@ def hard_negative_sample(labels, scores, *, num_samples, positive_fraction, pool
       negative: [..., A] bool, the negatives drawn. Fewer than num_samples in all where labels has fewer.
 
     Raises:
-      ValueError: other shapes, num_samples not positive, positive_fraction not in [0, 1], pool_factor below 1.
+      ValueError: other shapes, num_samples not positive, positive_fraction not in [0, 1], or pool_factor not in
+        [1, 1e6].
     """
     _check(labels, scores, num_samples, positive_fraction, seed)
-    checks.within("pool_factor", pool_factor, 1, math.inf)
+    checks.within("pool_factor", pool_factor, 1, MAX_POOL_FACTOR)
     priority = tf.random.stateless_uniform(tf.shape(labels), seed)
     positive, wanted = _positives(labels, priority, num_samples, positive_fraction)
-    pool_size = tf.cast(tf.math.ceil(pool_factor * tf.cast(wanted, tf.float32)), tf.int32)
+    pool_size = tf.cast(tf.math.ceil(pool_factor * tf.cast(wanted, tf.float64)), tf.int32)
     candidates = (labels == 0) & ~tf.math.is_nan(scores)
     pool = _highest(candidates, scores, pool_size, math.ceil(pool_factor * num_samples))
     return positive, _highest(pool, priority, wanted, num_samples)

@@ -55,7 +55,9 @@ def soft_nms3d(
     def take_best(current, indices, taken):
         # Not argmax(): top_k() alone promises the lower index of two equal scores.
         score, best = tf.math.top_k(current, 1)
-        lowered = current * decay(box_ops.iou(boxes, tf.gather(boxes, best)))
+        overlap = box_ops.iou(boxes, tf.gather(boxes, best))
+        # What overlaps by NaN, a box with a coordinate that is not finite, does not overlap.
+        lowered = current * decay(tf.where(tf.math.is_nan(overlap), 0.0, overlap))
         current = tf.where(class_ids == tf.gather(class_ids, best), lowered, current)
         # What is gone stays so: -inf times 0 is NaN, which passes no threshold.
         current = tf.where(current >= score_threshold, current, gone)

@@ -31,4 +31,6 @@ def tile_starts(shape, patch, overlap):
 def _axis_starts(size, patch, overlap):
     last = tf.maximum(tf.cast(size, tf.int32) - patch, 0)
     steps = -(-last // (patch - overlap))  # ceil: steps between the first and the last tile
-    return tf.range(steps + 1) * last // tf.maximum(steps, 1)
+    # In int64: the product of two places in a long volume passes what an int32 holds.
+    last, steps = tf.cast(last, tf.int64), tf.cast(steps, tf.int64)
+    return tf.cast(tf.range(steps + 1) * last // tf.maximum(steps, 1), tf.int32)

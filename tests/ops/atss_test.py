@@ -39,6 +39,12 @@ def assert_equals_reference(result, boxes, valid, anchors=ANCHORS, counts=COUNTS
 
 
 class AtssTest:
+    def test_tolerance_is_a_share_of_the_threshold(self):
+        anchors = np.float32([[60, 60, 60, 61.5, 61.5, 61.5], *[[60, 60, 60, 61, 61, 61]] * 8])
+        truth = np.float32([[[-1, -1, -1, 128, 128, 128]]])
+        _, labels = atss_ops.atss(anchors, [9], truth, np.array([[True]]), candidates_per_level=9)
+        np.testing.assert_array_equal(labels[0], [1, 0, 0, 0, 0, 0, 0, 0, 0])
+
     # Anchors of 2 x 2 x 2 in a row along x, centres at x = 1, 2, 3, ...
     ROW = np.float32([[0, 0, x, 2, 2, x + 2] for x in range(8)])
 

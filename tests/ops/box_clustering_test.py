@@ -63,6 +63,31 @@ def views_of_objects(seed, num, objects=12):
 
 
 class WeightedBoxClusteringTest:
+    @pytest.mark.parametrize("scale", [1e-14, 1e-3, 1.0, 1e10])
+    def test_weights_are_known_up_to_a_factor(self, scale):
+        boxes = np.float32([[0, 0, 0, 2, 2, 2], [0, 0, 0, 2, 2, 2], [0, 0, 0, 1, 2, 2]])
+        weights = np.full(3, scale, np.float32)
+        merged, scores, *_ = weighted_box_clustering(
+            boxes, np.float32([0.9, 0.8, 0.7]), iou_threshold=0.3, max_outputs=1, weights=weights
+        )
+        # w = IoU x relative volume: 1, 1 and a quarter.
+        np.testing.assert_allclose(merged[0, 3], 2 - 0.175 / 1.875, rtol=1e-6)
+        np.testing.assert_allclose(scores, [1.875 / 2.25], rtol=1e-6)
+
+    @pytest.mark.parametrize("where", ["box", "score", "weight"])
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_what_is_not_finite_is_left_out(self, where, value):
+        boxes, scores = np.tile(np.float32([0, 0, 0, 2, 3, 4]), (3, 1)), np.float32([0.9, 0.8, 0.7])
+        weights = np.ones(3, np.float32)
+        {"box": boxes[0], "score": scores[:1], "weight": weights[:1]}[where][-1] = value
+        merged, merged_scores, members, indices, valid = weighted_box_clustering(
+            boxes, scores, iou_threshold=0.5, max_outputs=2, weights=weights
+        )
+        np.testing.assert_array_equal(valid, [True, False])
+        np.testing.assert_array_equal(merged[0], [0, 0, 0, 2, 3, 4])
+        np.testing.assert_allclose(merged_scores[0], 0.75)
+        assert (int(members[0]), int(indices[0])) == (2, 1)
+
     def test_one_box_is_unchanged(self):
         boxes, scores, members, indices = clusters(BOXES[2:], [0.75])
         np.testing.assert_array_equal(boxes, BOXES[2:])

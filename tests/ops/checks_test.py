@@ -53,6 +53,10 @@ class ShapesTest:
 
         assert run(tf.zeros([4, 6]), tf.zeros(4), tf.zeros(4)) == 1
 
+    def test_list_is_refused(self):
+        with pytest.raises(ValueError, match=r"^expected scores as a tensor or an array, came list$"):
+            checks.shapes(SPEC, np.zeros((1, 6)), [0.5], None)
+
 
 class NumbersTest:
     @pytest.mark.parametrize("value", [0, 0.5, 1, np.float32(0.3)])

@@ -167,6 +167,13 @@ def draw(labels=LABELS, scores=SCORES, **changes):
 
 
 class HardNegativeSampleTest:
+    def test_pool_is_no_larger_than_said(self):
+        labels, scores = np.r_[np.ones(25), np.zeros(100)].astype(np.int32), np.linspace(1, 0, 125).astype(np.float32)
+        drawn = np.zeros(125, bool)
+        for seed in range(60):
+            drawn |= draw(labels, scores, num_samples=50, pool_factor=1.2, positive_fraction=0.5, seed=[0, seed])[1]
+        assert drawn[25:].sum() == 30  # in float32 1.2 x 25 is a little more than 30
+
     def test_with_factor_one_the_hardest_are_drawn(self):
         positive, negative = draw(pool_factor=1)
         assert (positive.sum(), np.all(LABELS[positive] == 1)) == (2, True)
@@ -264,7 +271,7 @@ class HardNegativeSampleTest:
         ("changes", "words"),
         [
             ({"scores": SCORES[:9]}, "came labels [65], scores [9], seed [2]"),
-            ({"pool_factor": 0.5}, "expected pool_factor in [1, inf], came 0.5"),
+            ({"pool_factor": 0.5}, "expected pool_factor in [1, 1000000.0], came 0.5"),
             ({"num_samples": -1}, "expected num_samples above 0, came -1"),
             ({"positive_fraction": -0.1}, "expected positive_fraction in [0, 1], came -0.1"),
         ],

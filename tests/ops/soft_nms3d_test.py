@@ -53,6 +53,15 @@ def random_case(seed, num, num_classes=3):
 
 
 class SoftNms3dTest:
+    @pytest.mark.parametrize("method", ["linear", "gaussian"])
+    def test_box_of_nan_harms_no_other(self, method):
+        boxes = np.float32([[np.nan] * 6, [0, 0, 0, 1, 1, 1], [0, 0, 5, 1, 1, np.nan], [9, 0, 0, 10, 1, 1]])
+        settings = {"iou_threshold": 0.5, "max_outputs": 4, "method": method}
+        indices, scores, valid = soft_nms3d(boxes, np.float32([0.9, 0.8, 0.7, 0.6]), **settings)
+        np.testing.assert_array_equal(indices, [0, 1, 2, 3])
+        np.testing.assert_allclose(scores, [0.9, 0.8, 0.7, 0.6])
+        assert np.all(valid)
+
     def test_linear_hand_values(self):
         # IoU of 0 with 1: 4 / 8; with 2: 3 / 9; of 1 with 2: 5 / 7.
         # Taking 0 leaves 0.7 / 2 and 0.6 * 2 / 3; taking 2 leaves 0.35 * 2 / 7 of box 1.

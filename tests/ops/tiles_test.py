@@ -28,6 +28,11 @@ def starts(shape, patch, overlap):
 
 
 class TileStartsTest:
+    def test_long_axis_of_many_tiles(self):
+        z = tile_starts(tf.constant([600_000, 1, 1]), (128, 1, 1), (0, 0, 0))[:, 0].numpy()
+        assert (z[0], z[-1], len(z)) == (0, 600_000 - 128, 4688)
+        assert set(np.diff(z)) <= {127, 128}
+
     @pytest.mark.parametrize(
         ("shape", "patch", "overlap", "axes"),
         [
