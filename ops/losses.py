@@ -120,8 +120,8 @@ def smooth_l1(predictions, targets, mask, *, beta):
     """Huber loss over beta (Girshick 2015): quadratic below beta, linear above, summed over the last axis.
 
     Args:
-      predictions: [B, ..., 6] float32.
-      targets: [B, ..., 6] float32.
+      predictions: [B, ..., N] float32.
+      targets: [B, ..., N] float32.
       mask: [B, ...] bool, the items that count.
       beta: where the two pieces meet, > 0.
 
@@ -129,10 +129,10 @@ def smooth_l1(predictions, targets, mask, *, beta):
       [B] float32.
 
     Raises:
-      ValueError: shapes that differ, a last axis that is not 6, beta not above 0.
+      ValueError: shapes that differ, beta not above 0.
     """
     checks.positive("beta", beta)
-    expected = "predictions [B, ..., 6], targets [B, ..., 6], mask [B, ...]"
+    expected = "predictions [B, ..., N], targets [B, ..., N], mask [B, ...]"
     predictions, targets, mask = masked.inputs(expected, predictions, targets, mask)
     distance = tf.abs(predictions - targets)
     # A sum of what lies below beta and above it: where() would square the distances that it drops, and they overflow.

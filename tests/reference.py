@@ -546,3 +546,54 @@ def tile_cover(shape, patch, starts):
             if all(0 <= v < n for v, n in zip(voxel, shape, strict=True)):
                 cover[voxel] += 1
     return cover
+
+
+# Keypoints
+
+
+def instance_keypoints(ids, num):
+    """Centroid and the middle of both end slices along each axis [num, 7, 3], valid [num, 7], of ids 1..num."""
+    points, valid = np.zeros((num, 7, 3)), np.zeros((num, 7), bool)
+    for slot in range(num):
+        voxels = np.argwhere(ids == slot + 1)
+        if not len(voxels):
+            continue
+        chosen = [voxels]
+        for axis in range(3):
+            for end in (voxels[:, axis].min(), voxels[:, axis].max()):
+                chosen.append(voxels[voxels[:, axis] == end])
+        points[slot] = [np.mean(part + 0.5, axis=0) for part in chosen]
+        valid[slot] = True
+    return points, valid
+
+
+def keypoint_bins(points, valid, boxes, size):
+    """Flat index [B, R, N] of the cell of a grid over the box that holds each landmark, and whether one does."""
+    bins, inside = np.zeros(valid.shape, int), np.zeros(valid.shape, bool)
+    for b, r, n in np.ndindex(*valid.shape):
+        lo, hi = np.float64(boxes[b, r, :3]), np.float64(boxes[b, r, 3:])
+        for flat, cell in enumerate(np.ndindex(*size)):
+            start = lo + (hi - lo) * np.array(cell) / size
+            stop = lo + (hi - lo) * (np.array(cell) + 1) / size
+            if valid[b, r, n] and np.all(points[b, r, n] >= start) and np.all(points[b, r, n] < stop):
+                bins[b, r, n], inside[b, r, n] = flat, True
+    return bins, inside
+
+
+def heat_map_peaks(logits, boxes):
+    """Top [B, R, N, 3] of parabolas through the largest cell of each heat map, and its share [B, R, N] of a softmax."""
+    points, scores = np.zeros((*logits.shape[:3], 3)), np.zeros(logits.shape[:3])
+    for b, r, n in np.ndindex(*scores.shape):
+        lo, hi = np.float64(boxes[b, r, :3]), np.float64(boxes[b, r, 3:])
+        weights = np.exp(np.float64(logits[b, r, n]))
+        peak = max(np.ndindex(*weights.shape), key=lambda cell, weights=weights: weights[cell])
+        place = np.array(peak) + 0.5
+        for axis in range(3):
+            if 0 < peak[axis] < weights.shape[axis] - 1:
+                step = np.eye(3, dtype=int)[axis]
+                line = [logits[(b, r, n, *(peak + k * step))] for k in (-1, 0, 1)]
+                a, slope, _ = np.polyfit([-1, 0, 1], np.float64(line), 2)
+                place[axis] -= slope / (2 * a)
+        points[b, r, n] = lo + (hi - lo) * place / weights.shape
+        scores[b, r, n] = weights[peak] / weights.sum()
+    return points, scores

@@ -349,10 +349,16 @@ class SmoothL1Test:
         with pytest.raises(ValueError, match=f"expected beta above 0, came {beta}"):
             losses.smooth_l1(tf.zeros([1, 2, 6]), tf.zeros([1, 2, 6]), np.ones((1, 2), bool), beta=beta)
 
-    def test_last_axis_not_6_raises(self):
-        words = r"expected predictions \[B, i1, 6\], targets \[B, i1, 6\], mask \[B, i1\]; came predictions \[1, 2, 4\]"
+    @pytest.mark.parametrize("size", [1, 3, 7])
+    def test_any_last_axis_is_summed(self, size):
+        predictions, targets = np.full((1, 2, size), 2.0), np.zeros((1, 2, size))
+        result = losses.smooth_l1(predictions, targets, np.array([[True, False]]), beta=1.0)
+        np.testing.assert_allclose(result, [1.5 * size], rtol=1e-6)
+
+    def test_last_axes_that_differ_raise(self):
+        words = r"expected predictions \[B, i1, N\], targets \[B, i1, N\], mask \[B, i1\]; came .* targets \[1, 2, 4\]"
         with pytest.raises(ValueError, match=words):
-            losses.smooth_l1(tf.zeros([1, 2, 4]), tf.zeros([1, 2, 4]), np.ones((1, 2), bool), beta=1)
+            losses.smooth_l1(tf.zeros([1, 2, 6]), tf.zeros([1, 2, 4]), np.ones((1, 2), bool), beta=1)
 
 
 class MaskCrossEntropyTest:
