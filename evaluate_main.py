@@ -24,7 +24,7 @@ def main():
 
     from data import pipeline, records
     from data.atomic import check_folder, replacing
-    from evaluation import matching, metrics
+    from evaluation import matching, measurements, metrics
     from serving.inference import VolumeDetector
     from training import checkpoints, restore
 
@@ -32,7 +32,7 @@ def main():
     config = command_line.read_config(checkpoints.read_config_text(workdir))
     folder = RECORDS.value or config.data.records
     manifest = records.read_manifest(folder)
-    records.check_matches(manifest, config.data.classes, config.input.channels)
+    records.check_matches(manifest, config.data.classes, config.input.channels, config.data.attributes)
     volumes = pipeline.volumes(folder, manifest, SPLIT.value, config.input)
     detector = VolumeDetector(restore.load_model(workdir, config), config)
 
@@ -42,8 +42,9 @@ def main():
         matches.append(matching.match_volume(found, truth, config.model.detections.mask_threshold))
         if number < NUM_PICTURES.value:
             drawn.append((detector.one_class_each(found), truth))
-    summary = metrics.summarize(matches, config.data.classes)
-    table = metrics.table(summary)
+    measured = measurements.summarize(matches, config.data.attributes)
+    summary = metrics.summarize(matches, config.data.classes) | measured
+    table = "\n".join([metrics.table(summary), *measurements.table_lines(measured)])
     for name, text in (("metrics.json", json.dumps(summary, indent=2)), ("metrics.txt", table)):
         with replacing(output / name) as temporary:
             temporary.write_text(text + "\n")

@@ -24,7 +24,7 @@ def main():
 
     import tensorflow as tf
 
-    from training import checkpoints, optimizers, restore
+    from training import checkpoints, optimizers, restore, stages
     from training import strategy as strategies
 
     strategy = strategies.make(STRATEGY.value, LOGICAL_DEVICES.value)
@@ -45,11 +45,36 @@ def main():
     replicas = strategy.num_replicas_in_sync
     print(f"{model.count_params():,} parameters on {replicas} replica(s), {STRATEGY.value}", flush=True)
     print(f"resumed from {resumed}" if resumed else f"new run in {workdir}", flush=True)
-    if step >= config.train.steps:
+    for line in model.outgrown_anchors():
+        print(f"warning: {line}", flush=True)
+    if config.train.init_weights and not resumed:
+        _begin_with(config, workdir, strategy, model)
+    if step >= stages.last_step(config.train):
         print(f"already trained for {step} steps", flush=True)
         return
     _train(config, workdir, strategy, model, optimizer, _batches(config, manifest, strategy, step), step)
     print(f"trained: checkpoints in {workdir}", flush=True)
+
+
+def _begin_with(config, workdir, strategy, model):
+    """Loads `train.init_weights`; the chief prints what was loaded and what was not, and writes it down."""
+    import json
+
+    from data.atomic import replacing
+    from training import strategy as strategies
+    from training import weights
+
+    report = weights.load(
+        config.train.init_weights,
+        model,
+        inflate=config.train.inflate,
+        classes=config.data.classes,
+        attributes=config.data.attributes,
+    )
+    if strategies.is_chief(strategy):
+        print("\n".join(report.lines()), flush=True)
+        with replacing(workdir / "init_weights.json") as temporary:
+            temporary.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
 
 
 def _checked_records(config, strategy):
@@ -62,7 +87,7 @@ def _checked_records(config, strategy):
     if batch_size % replicas:
         raise InputError(f"train.batch_size: expected a multiple of {replicas} replicas, came {batch_size}")
     manifest = convert.ensure_records(config.data)
-    records.check_matches(manifest, config.data.classes, config.input.channels)
+    records.check_matches(manifest, config.data.classes, config.input.channels, config.data.attributes)
     if strategies.is_chief(strategy):
         _warn_of_hidden_instances(manifest, config)
     return manifest
@@ -91,23 +116,26 @@ def _train(config, workdir, strategy, model, optimizer, batches, step):
     import tensorflow as tf
 
     from data.errors import InputError
-    from training import checkpoints, loop, tracking
+    from training import checkpoints, loop, stages, tracking
     from training import strategy as strategies
 
     worker = strategies.worker_name(strategy)
     manager = checkpoints.manager(workdir, model, optimizer, config.train.keep_checkpoints, worker=worker)
     tracker = None
     if strategies.is_chief(strategy):
-        as_dict, steps = dataclasses.asdict(config), config.train.steps
+        as_dict, steps = dataclasses.asdict(config), stages.last_step(config.train)
         tracker = tracking.Tracker(
             workdir, project="mask-rcnn-3d", config=as_dict, step=step, steps=steps, mode=WANDB.value
         )
     try:
-        loop.train(
-            loop.make_train_steps(strategy, model, optimizer, config.train),
-            batches,
+        stages.train(
+            config,
+            workdir,
+            strategy,
+            model,
             optimizer,
-            config.train,
+            batches,
+            worker=worker,
             on_log=tracker.log if tracker else lambda *_: None,
             on_checkpoint=lambda number: manager.save(checkpoint_number=number),
         )

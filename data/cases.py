@@ -1,6 +1,5 @@
-"""Folders of image and label files to training cases: a volume, its instances and their classes."""
+"""Folders of image and label files to training cases: a volume, its instances, their classes and attributes."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import cc3d
 import numpy as np
 
-from data.atomic import replacing
+from data import instance_table
 from data.errors import InputError
 from data.readers import SUFFIXES, Volume, case_stem, read_volume, volume_suffix
 
@@ -35,7 +34,7 @@ class Case:
       volume: the image.
       instance_ids: [Z, Y, X] int32, 0 background, 1..N the instances.
       class_ids: [N] int32 in 1..K; entry i is the class of instance i + 1.
-      attributes: [N, T] float32; T is 0 for file formats that hold none.
+      attributes: [N, T] float32, NaN where unknown; T may be 0.
       source: where it came from.
     """
 
@@ -73,22 +72,23 @@ def find_cases(source: str | os.PathLike) -> list[CaseFiles]:
 
 
 def load_case(
-    files: CaseFiles, *, labels: str, classes: tuple[str, ...], min_voxels: int
+    files: CaseFiles, *, labels: str, classes: tuple[str, ...], min_voxels: int, attributes: tuple[str, ...] = ()
 ) -> tuple[Case, dict[str, int]]:
     """Reads a case and makes its instances.
 
     Args:
       files: from `find_cases`.
-      labels: "instances": each id is an object, whose class `<label stem>.json` beside the label file
-        tells ({"1": "cell", "7": 2}: id to class name or 1-based class id), or which is of the only
-        class where there is no such file. "semantic": value v is class v, and its 26-connected
-        components are the objects.
+      labels: "instances": each id is an object, whose class and attributes `<label stem>.json` beside the
+        label file tells (see data/instance_table.py), or which is of the only class where there is no
+        such file. "semantic": value v is class v, and its 26-connected components are the objects.
       classes: the K class names; class id 1 is the first.
       min_voxels: smaller objects become background.
+      attributes: names of what the JSON tells of an object beside its class; NaN where it does not.
 
     Returns:
       The case, with instances in ascending order of their id in the file; no objects is valid. And
-      what was left out: {"below_min_voxels": number of objects}.
+      what was left out: {"below_min_voxels": number of objects}, and "attribute <name> unlisted": number
+      of objects of which the JSON tells more than `attributes`.
 
     Raises:
       InputError: a file that cannot be read, labels on another grid than the image, labels that are
@@ -107,19 +107,17 @@ def load_case(
         ids = values
     instance_ids, old_ids, first_values, kept = _relabel(ids, values, min_voxels)
     if labels == "semantic":
-        class_ids = first_values.astype(np.int32)[kept]
+        class_ids, measured, unlisted = first_values.astype(np.int32), unknown(len(old_ids), attributes), {}
     else:
-        class_ids = _classes_of_ids(files.labels, old_ids, classes)[kept]
-    attributes = np.zeros((len(class_ids), 0), np.float32)
-    case = Case(files.name, volume, instance_ids, class_ids, attributes, str(files.image))
-    return case, {"below_min_voxels": int(np.sum(~kept))}
+        class_ids, measured, unlisted = _described(files.labels, old_ids, classes, attributes)
+    case = Case(files.name, volume, instance_ids, class_ids[kept], measured[kept], str(files.image))
+    left_out = {f"attribute {name} unlisted": number for name, number in unlisted.items()}
+    return case, {"below_min_voxels": int(np.sum(~kept)), **left_out}
 
 
-def write_case_classes(path: str | os.PathLike, class_names: list[str]) -> None:
-    """Writes the JSON beside a label file: entry i is the class of instance i + 1."""
-    classes = {str(i): name for i, name in enumerate(class_names, start=1)}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")
+def unknown(num_instances: int, attributes: tuple[str, ...]) -> np.ndarray:
+    """[N, T] float32 attributes of which nothing is known."""
+    return np.full((num_instances, len(attributes)), np.nan, np.float32)
 
 
 def _data_files(folder):
@@ -199,7 +197,7 @@ def _read_splits(path, images, labels):
 
 
 def _split_lists(path):
-    lists = _read_json(path)
+    lists = instance_table.read_json(path)
     if not set(lists) <= set(SPLITS) or not all(isinstance(v, list) for v in lists.values()):
         raise InputError(f"{path}: expected lists of names for {SPLITS}, got {_some(sorted(lists))}")
     return lists
@@ -207,16 +205,6 @@ def _split_lists(path):
 
 def _split_in_name(name):
     return next((split for split in SPLITS if name.endswith(f"_{split}")), None)
-
-
-def _read_json(path):
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
 
 
 def _label_values(path, array):
@@ -274,36 +262,21 @@ def _relabel(ids, values, min_voxels):
     return relabelled, old_ids, values[inside][first], kept
 
 
-def _classes_of_ids(path, ids, classes):
-    """[N] int32 class ids of instance ids, from the JSON beside the label file."""
+def _described(path, ids, classes, attributes):
+    """Class ids [N] int32 and attributes [N, T] float32 of instance ids, and what else the JSON beside them tells."""
     json_path = path.with_name(f"{case_stem(path)}.json")
     if json_path.exists():
-        table = _read_class_table(json_path, classes)
+        table, unlisted = instance_table.read(json_path, classes, attributes)
         missing = [str(i) for i in ids.tolist() if i not in table]
         if missing:
             raise InputError(
                 f"{json_path}: expected a class for every id in {path.name}, got none for {_some(missing)}"
             )
-        return np.array([table[i] for i in ids.tolist()], np.int32)
+        rows = [table[i] for i in ids.tolist()]
+        values = np.array([values for _, values in rows], np.float32).reshape(len(ids), len(attributes))
+        return np.array([class_id for class_id, _ in rows], np.int32), values, unlisted
     if len(classes) != 1 and len(ids):
         raise InputError(
             f"{path}: expected {json_path.name} beside it, which tells the classes {classes} apart, got no such file"
         )
-    return np.ones(len(ids), np.int32)
-
-
-def _read_class_table(path, classes):
-    """{instance id: class id} of a class file."""
-    class_of = {name: i for i, name in enumerate(classes, start=1)}
-    class_of.update({i: i for i in range(1, len(classes) + 1)})
-    table = {}
-    for key, value in _read_json(path).items():
-        if not key.isdecimal():
-            raise InputError(f"{path}: expected instance ids as keys, got {key!r}")
-        if not isinstance(value, str | int) or isinstance(value, bool) or value not in class_of:
-            raise InputError(
-                f"{path}: id {key}: expected one of the classes {classes} or its number "
-                f"1..{len(classes)}, got {value!r}"
-            )
-        table[int(key)] = class_of[value]
-    return table
+    return np.ones(len(ids), np.int32), unknown(len(ids), attributes), {}

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import tqdm
 
-from data import records, synthetic
+from data import instance_table, records, synthetic
 from data.atomic import replacing_folder
-from data.cases import SPLITS, Case, find_cases, load_case, write_case_classes
+from data.cases import SPLITS, Case, find_cases, load_case, unknown
 from data.errors import InputError
 from data.readers import Volume, spacing_affine
 from data.writers import write_volume
@@ -30,15 +30,15 @@ def convert(data_config, output, *, progress=True):
     Returns:
       The manifest, as in manifest.json: format_version, project_version, source, settings (of the config, on which
       the records depend: of synthetic sources how they are drawn, of folders labels and min_voxels), classes, labels,
-      channels, num_attributes, num_cases {split: n}, num_instances {split: {class: n}}, largest_shape [3] voxels,
-      max_instances of one volume, spacing_median [3] mm, dropped {reason: instances}, shards {split: [{file, records,
-      bytes, sha256}]}.
+      attributes, channels, num_attributes, num_cases {split: n}, num_instances {split: {class: n}}, largest_shape [3]
+      voxels, max_instances of one volume, spacing_median [3] mm, dropped {reason: instances, or values of attributes
+      that are unknown or unlisted in the config}, shards {split: [{file, records, bytes, sha256}]}.
 
     Raises:
       InputError: the source cannot be used, a case does not fit, or the output is a file or a folder with files in it.
     """
     with replacing_folder(output) as folder:
-        tally = _Tally(tuple(data_config.classes))
+        tally = _Tally(data_config)
         writers = {split: records.ShardWriter(folder, split, data_config.shard_megabytes * 10**6) for split in SPLITS}
         for split, case, dropped in _counted(data_config, progress):
             tally.add(split, case, dropped)
@@ -53,7 +53,7 @@ def convert(data_config, output, *, progress=True):
 
 
 def write_files(data_config, output, *, progress=True):
-    """Writes a source as `images/`, `labels/` (.nii.gz, with the classes as JSON beside) and `split.json`.
+    """Writes a source as `images/`, `labels/` (.nii.gz, with classes and attributes as JSON beside) and `split.json`.
 
     Read back with `labels="instances"`, the folder gives the cases of the source again. Voxels and spacing are kept;
     the place in the world is not.
@@ -64,12 +64,12 @@ def write_files(data_config, output, *, progress=True):
       dict: the fields of the manifest that tell about cases.
     """
     with replacing_folder(output) as folder:
-        tally = _Tally(tuple(data_config.classes))
+        tally = _Tally(data_config)
         names = {split: [] for split in SPLITS}
         for split, case, dropped in _counted(data_config, progress):
             tally.add(split, case, dropped)
             names[split].append(case.name)
-            _write_case(folder, case, data_config.classes)
+            _write_case(folder, case, data_config)
         (folder / "split.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
     return {**_header(data_config), **tally.totals()}
 
@@ -120,7 +120,8 @@ def summary(totals):
         f"at most {totals['max_instances']} instances in one"
     )
     for reason, number in totals["dropped"].items():
-        lines.append(f"left out: {number} instances ({reason})")
+        things = "values" if reason.startswith("attribute ") else "instances"
+        lines.append(f"left out: {number} {things} ({reason})")
     return "\n".join(lines)
 
 
@@ -133,7 +134,11 @@ def _jobs(data_config):
 
     def load(files):
         return load_case(
-            files, labels=data_config.labels, classes=tuple(data_config.classes), min_voxels=data_config.min_voxels
+            files,
+            labels=data_config.labels,
+            classes=tuple(data_config.classes),
+            min_voxels=data_config.min_voxels,
+            attributes=tuple(data_config.attributes),
         )
 
     return [(files.split or next(drawn), lambda files=files: load(files)) for files in found]
@@ -153,7 +158,7 @@ def _synthetic_jobs(data_config):
 
 
 def _draw(data_config, index):
-    """Case `index` of the synthetic source, and what was dropped."""
+    """Case `index` of the synthetic source, of which no attributes are known, and what was dropped."""
     settings = data_config.synthetic
     image, ids, class_ids = synthetic.shapes(
         settings.seed,
@@ -169,7 +174,7 @@ def _draw(data_config, index):
     class_ids = order[class_ids[kept]]
     volume = Volume(image, np.ones(3), spacing_affine(np.ones(3)))
     name = f"shapes_{settings.seed}_{index:05d}"
-    case = Case(name, volume, ids, class_ids, np.zeros((len(class_ids), 0), np.float32), SYNTHETIC)
+    case = Case(name, volume, ids, class_ids, unknown(len(class_ids), data_config.attributes), SYNTHETIC)
     return case, {"below_min_voxels": int(np.sum(~kept))}
 
 
@@ -191,14 +196,15 @@ def _counted(data_config, progress):
     return tqdm.tqdm(cases(data_config), total=total, desc="convert", mininterval=1, disable=not progress)
 
 
-def _write_case(folder, case, classes):
+def _write_case(folder, case, data_config):
     array = case.volume.array
     if array.dtype == np.float16:  # NIfTI has no half precision.
         array = array.astype(np.float32)
     ids = case.instance_ids.astype(np.min_scalar_type(int(case.instance_ids.max())))
     write_volume(folder / "images" / f"{case.name}.nii.gz", array, case.volume.spacing)
     write_volume(folder / "labels" / f"{case.name}.nii.gz", ids, case.volume.spacing)
-    write_case_classes(folder / "labels" / f"{case.name}.json", [classes[i - 1] for i in case.class_ids])
+    names = [data_config.classes[i - 1] for i in case.class_ids]
+    instance_table.write(folder / "labels" / f"{case.name}.json", names, data_config.attributes, case.attributes)
 
 
 def _header(data_config):
@@ -208,6 +214,7 @@ def _header(data_config):
         "source": str(data_config.source),
         "settings": _settings(data_config, data_config.source),
         "classes": list(data_config.classes),
+        "attributes": list(data_config.attributes),
         "labels": data_config.labels,
     }
 
@@ -247,10 +254,10 @@ def _check_settings(folder, manifest, data_config):
 class _Tally:
     """Counts what the manifest tells about the cases."""
 
-    def __init__(self, classes):
-        self._classes = classes
+    def __init__(self, data_config):
+        self._classes, self._attributes = tuple(data_config.classes), tuple(data_config.attributes)
         self._num_cases = dict.fromkeys(SPLITS, 0)
-        self._instances = {split: np.zeros(len(classes), int) for split in SPLITS}
+        self._instances = {split: np.zeros(len(self._classes), int) for split in SPLITS}
         self._shapes, self._spacings, self._max_instances = [], [], 0
         self._dropped = collections.Counter()
         self._form = None  # (channels, attributes), and the case that set it
@@ -272,6 +279,8 @@ class _Tally:
         self._spacings.append(case.volume.spacing)
         self._max_instances = max(self._max_instances, len(case.class_ids))
         self._dropped.update(dropped)
+        for name, values in zip(self._attributes, case.attributes.T, strict=True):
+            self._dropped[f"attribute {name} unknown"] += int(np.isnan(values).sum())
 
     def totals(self):
         """The counts, JSON-ready."""

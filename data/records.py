@@ -225,10 +225,13 @@ def shard_paths(folder, manifest, split):
     return [os.path.join(folder, shard["file"]) for shard in manifest["shards"][split]]
 
 
-def check_matches(manifest, classes, channels):
-    """Raises InputError where records hold other classes (or another order of them) or channels than the config."""
+def check_matches(manifest, classes, channels, attributes=()):
+    """Raises InputError where records hold other classes, attributes (or another order) or channels than the config."""
     if list(classes) != manifest["classes"]:
         raise InputError(f"records: expected the config's classes {list(classes)}, came {manifest['classes']}")
+    found = manifest.get("attributes", [])  # Manifests did not always name them: then there are none.
+    if list(attributes) != found:
+        raise InputError(f"records: expected the config's attributes {list(attributes)}, came {found}")
     if channels != manifest["channels"]:
         raise InputError(f"records: expected the config's {channels} channel(s), came {manifest['channels']}")
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from evaluation import metrics
+from ops import keypoints
 from ops import masks as mask_ops
 
 
@@ -11,7 +12,8 @@ def match_volume(detections, truth, mask_threshold):
 
     Args:
       detections: dict of tensors as `VolumeDetector.detect` returns it.
-      truth: dict of arrays: instance_ids [Z, Y, X] int32 with ids 1..N, boxes [N, 6] float32, class_ids [N] int32.
+      truth: dict of arrays: instance_ids [Z, Y, X] int32 with ids 1..N, boxes [N, 6] float32, class_ids [N] int32,
+        and attributes [N, T] float32 where the detections have some.
       mask_threshold: a voxel belongs to a detection where its mask is at least this.
 
     Returns:
@@ -30,4 +32,19 @@ def match_volume(detections, truth, mask_threshold):
         scores=detections["scores"][:count].numpy(),
         class_ids=detections["class_ids"][:count].numpy(),
         gt_class_ids=np.asarray(truth["class_ids"]),
+        **_measured(detections, truth, count),
     )
+
+
+def _measured(detections, truth, count):
+    """Attributes and landmarks, found and true, where the network has the heads for them."""
+    found = {}
+    if "attributes" in detections:
+        found["attributes"] = detections["attributes"][:count].numpy()
+        found["gt_attributes"] = np.asarray(truth["attributes"])
+    if "keypoints" in detections:
+        num_truths = len(truth["class_ids"])
+        points, _ = keypoints.from_ids(truth["instance_ids"][np.newaxis], max(num_truths, 1))
+        found["keypoints"] = detections["keypoints"][:count].numpy()
+        found["gt_keypoints"] = points[0, :num_truths].numpy()
+    return found

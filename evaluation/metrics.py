@@ -19,6 +19,8 @@ class VolumeMatch:
       scores: [D] float32, in any order.
       class_ids: [D] int32, 1..K.
       gt_class_ids: [G] int32, 1..K.
+      attributes, gt_attributes: [D, T] and [G, T] float32, true ones NaN where unknown; None where none are measured.
+      keypoints, gt_keypoints: [D, N, 3] and [G, N, 3] float32, voxels; or None.
     """
 
     box_iou: np.ndarray
@@ -26,6 +28,10 @@ class VolumeMatch:
     scores: np.ndarray
     class_ids: np.ndarray
     gt_class_ids: np.ndarray
+    attributes: np.ndarray | None = None
+    gt_attributes: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
+    gt_keypoints: np.ndarray | None = None
 
     def __post_init__(self):
         counts = (len(self.scores), len(self.gt_class_ids))
@@ -78,6 +84,13 @@ def summarize(volumes, classes, thresholds=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0
         "mean_mask_iou": _mean(matched_ious),
         "class_accuracy": _mean(matched_right),
     }
+
+
+def matched(volume):
+    """The detections of a `VolumeMatch` and the truths that they take at `MATCH_IOU`, whatever the class: [M] each."""
+    truths = greedy_match(volume.mask_iou, volume.scores, MATCH_IOU)
+    detections = np.flatnonzero(truths >= 0)
+    return detections, truths[detections]
 
 
 def average_precision(scores, hits, num_truths):
@@ -236,10 +249,9 @@ def _matched_pairs(volumes):
     """Mask IoU, and whether the class is right, of every match at `MATCH_IOU` whatever the class."""
     ious, right = [], []
     for volume in volumes:
-        truths = greedy_match(volume.mask_iou, volume.scores, MATCH_IOU)
-        matched = np.flatnonzero(truths >= 0)
-        ious += volume.mask_iou[matched, truths[matched]].tolist()
-        right += (volume.class_ids[matched] == volume.gt_class_ids[truths[matched]]).tolist()
+        detections, truths = matched(volume)
+        ious += volume.mask_iou[detections, truths].tolist()
+        right += (volume.class_ids[detections] == volume.gt_class_ids[truths]).tolist()
     return ious, right
 
 

@@ -1,87 +1,72 @@
-"""3D ResNet (He et al. 2016) of basic blocks."""
+"""The backbone that a config asks for."""
 
-import tensorflow as tf
+import functools
+import math
 
-from model import normalization
-
-
-def convolution(filters, kernel_size, strides=1, **kwargs):
-    """A 3D convolution with "same" padding and He initialisation."""
-    kwargs.setdefault("kernel_initializer", "he_normal")
-    return tf.keras.layers.Conv3D(filters, kernel_size, strides, padding="same", **kwargs)
+from model.plain import Plain
+from model.resnet import BasicBlock, Bottleneck, ResNet
 
 
-class ConvNorm(tf.keras.layers.Layer):
-    """Convolution, then normalisation."""
+def make(config, style, **kwargs):
+    """Makes the backbone.
 
-    def __init__(self, filters, kernel_size, strides, norm, groups, **kwargs):
-        super().__init__(**kwargs)
-        self.conv = convolution(filters, kernel_size, strides, use_bias=norm == "none")
-        self.norm = normalization.make(norm, groups)
+    Args:
+      config: section `model.backbone`.
+      style: section `model.style`.
+      **kwargs: to the layer, its name for instance.
 
-    def call(self, x, training=False):
-        """[B, z, y, x, C] -> [B, z / stride, ..., filters]."""
-        return self.norm(self.conv(x), training=training)
-
-
-class BasicBlock(tf.keras.layers.Layer):
-    """Two 3x3x3 convolutions around a shortcut; the shortcut is projected where stride or width change."""
-
-    def __init__(self, filters, strides, norm, groups, **kwargs):
-        super().__init__(**kwargs)
-        self.filters, self.strides = filters, tuple(strides)
-        self.first = ConvNorm(filters, 3, strides, norm, groups)
-        self.second = ConvNorm(filters, 3, 1, norm, groups)
-        self.make_projection = lambda: ConvNorm(filters, 1, strides, norm, groups)
-        self.projection = None
-
-    def build(self, shape):
-        """Creates the projection where the shortcut needs one."""
-        if self.strides != (1, 1, 1) or shape[-1] != self.filters:
-            self.projection = self.make_projection()
-        super().build(shape)
-
-    def call(self, x, training=False):
-        """[B, z, y, x, C] -> [B, z / stride, ..., filters]."""
-        shortcut = x if self.projection is None else self.projection(x, training=training)
-        out = tf.nn.relu(self.first(x, training=training))
-        return tf.nn.relu(self.second(out, training=training) + shortcut)
-
-
-class ResNet(tf.keras.layers.Layer):
-    """A stem and stages of basic blocks; the first block of each stage has the stage's stride."""
-
-    def __init__(
-        self,
-        *,
-        stem_channels,
-        stem_kernel,
-        stem_stride,
-        stage_channels,
-        stage_blocks,
-        stage_strides,
-        norm,
-        norm_groups,
+    Returns:
+      A Keras layer, called as layer(volume [B, Z, Y, X, C], training) -> {level: [B, ceil(Z / stride), ..., width]} of
+      all levels of `config.strides()`, finest first; any C. Its `windows` are for model/receptive_field.py.
+    """
+    stages = {
+        "stage_channels": tuple(_width(config, style, channels) for channels in config.stage_channels),
+        "stage_blocks": config.stage_blocks,
+        "stage_kernels": config.stage_kernels,
+        "stage_strides": config.stage_strides,
+        "dropout": config.dropout,
+        "style": style,
+    }
+    if config.kind == "plain":
+        return Plain(**stages, **kwargs)
+    return ResNet(
+        stem_channels=scaled_width(config.stem_channels, config.width_multiplier, _norm_groups(style)),
+        stem_kernel=config.stem_kernel,
+        stem_stride=config.stem_stride,
+        stem_pool=config.stem_pool,
+        make_block=_block(config),
+        stochastic_depth=config.stochastic_depth,
+        **stages,
         **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.stem = ConvNorm(stem_channels, stem_kernel, stem_stride, norm, norm_groups, name="stem")
-        self.stages = [
-            [
-                BasicBlock(filters, stride if block == 0 else (1, 1, 1), norm, norm_groups, name=f"c{stage}_{block}")
-                for block in range(blocks)
-            ]
-            for stage, (filters, blocks, stride) in enumerate(
-                zip(stage_channels, stage_blocks, stage_strides, strict=True), start=2
-            )
-        ]
+    )
 
-    def call(self, volume, training=False):
-        """[B, Z, Y, X, C] -> the output of every stage (C2, C3, ...), finest first."""
-        x = tf.nn.relu(self.stem(volume, training=training))
-        outputs = []
-        for stage in self.stages:
-            for block in stage:
-                x = block(x, training=training)
-            outputs.append(x)
-        return outputs
+
+def _block(config):
+    if config.block == "basic":
+        return BasicBlock
+    return functools.partial(
+        Bottleneck,
+        ratio=config.bottleneck_ratio,
+        groups=config.cardinality,
+        stride_in_pointwise=config.stride_in_pointwise,
+    )
+
+
+def _width(config, style, channels):
+    """Channels that leave a stage."""
+    divisor = _norm_groups(style)
+    if config.kind == "resnet" and config.block == "bottleneck":
+        # The convolution inside has so many times fewer, and these must fit both kinds of groups.
+        divisor = config.bottleneck_ratio * math.lcm(config.cardinality, divisor)
+    return scaled_width(channels, config.width_multiplier, divisor)
+
+
+def _norm_groups(style):
+    return style.norm_groups if style.norm == "group" else 1
+
+
+def scaled_width(channels, multiplier, divisor):
+    """Channels times the multiplier, as the nearest positive multiple of the divisor; as they are where it is 1."""
+    if multiplier == 1:
+        return channels
+    return max(round(channels * multiplier / divisor), 1) * divisor

@@ -2,12 +2,16 @@
 
 import tensorflow as tf
 
-from model import detections, losses, targets
-from model.backbone import ResNet
+from model import backbone, cascade, detections, losses, receptive_field, targets
+from model.attribute_head import AttributeHead, decode_attributes
+from model.box_head import BoxHead
+from model.classifier import Classifier
 from model.fpn import FPN
-from model.heads import BoxHead, MaskHead
-from model.rpn import RPNHead, propose
+from model.keypoint_head import KeypointHead
+from model.mask_head import MaskHead, select_class
+from model.rpn import RPNHead, object_scores, propose
 from ops import anchors as anchor_ops
+from ops import keypoints
 from ops.roi_align3d import multilevel_roi_align3d
 
 
@@ -17,57 +21,104 @@ class MaskRCNN(tf.keras.Model):
     `model(volume)` gives detections; `model.compute_losses(batch, seed)` gives the losses of a training batch.
     """
 
-    def __init__(self, config, *, num_classes, patch_size, **kwargs):
+    def __init__(self, config, *, num_classes, patch_size, num_attributes=0, crop_size=None, **kwargs):
         """Builds the parts; variables appear with the first call.
 
         Args:
           config: the `model` section of a Config.
           num_classes: K, without background.
-          patch_size: (Z, Y, X), a multiple of the coarsest stride.
+          patch_size: (Z, Y, X).
+          num_attributes: T, numbers learnt of every object; 0 for no attribute head.
+          crop_size: (z, y, x) voxels around an object, for a classifier to pre-train the backbone; None for none.
           **kwargs: to tf.keras.Model.
         """
         super().__init__(**kwargs)
         self.config, self.patch_size = config, tuple(patch_size)
-        backbone = config.backbone
-        self.strides = backbone.strides()
-        shapes = [anchor_ops.anchor_shapes(sizes, config.anchors.aspects) for sizes in config.anchors.sizes]
+        self.strides = config.strides()
+        self._make_anchors(config.anchors)
+        style, fpn = config.style, config.fpn
+        self.backbone = backbone.make(config.backbone, style, name="backbone")
+        self.fpn = FPN(
+            fpn.channels,
+            {level: config.backbone.strides()[level] for level in fpn.levels},
+            extra=fpn.extra,
+            upsampling=fpn.upsampling,
+            bottom_up=fpn.bottom_up,
+            style=style,
+            name="fpn",
+        )
+        self.rpn_head = RPNHead(
+            config.rpn.channels, self.num_shapes, style=style, objectness=config.rpn.objectness, name="rpn_head"
+        )
+        box, stages = config.box_head, max(len(config.box_head.cascade_ious), 1)
+        self.box_heads = [
+            BoxHead(
+                num_classes=num_classes,
+                channels=box.channels,
+                num_convs=box.num_convs,
+                hidden=box.hidden,
+                num_dense=box.num_dense,
+                dropout=box.dropout,
+                class_agnostic=box.class_agnostic,
+                style=style,
+                name=f"box_head{stage + 1}" if stages > 1 else "box_head",
+            )
+            for stage in range(stages)
+        ]
+        self.delta_weights = [cascade.stage_weights(box.delta_weights, stage) for stage in range(stages)]
+        mask, keypoint, attribute = config.mask_head, config.keypoint_head, config.attribute_head
+        self.mask_head = MaskHead(
+            num_classes=num_classes,
+            channels=mask.channels,
+            num_convs=mask.num_convs,
+            class_agnostic=mask.class_agnostic,
+            style=style,
+            name="mask_head",
+        )
+        self.attribute_head = self.keypoint_head = self.classifier = None
+        if num_attributes:
+            self.attribute_head = AttributeHead(
+                num_attributes=num_attributes,
+                hidden=attribute.hidden,
+                num_dense=attribute.num_dense,
+                style=style,
+                name="attribute_head",
+            )
+        if keypoint.enabled:
+            self.keypoint_head = KeypointHead(
+                num_keypoints=len(keypoints.KEYPOINTS),
+                channels=keypoint.channels,
+                num_convs=keypoint.num_convs,
+                style=style,
+                name="keypoint_head",
+            )
+        if crop_size:
+            self.classifier = Classifier(num_classes, crop_size, name="classifier")
+
+    def _make_anchors(self, anchors):
+        shapes = [anchor_ops.anchor_shapes(sizes, anchors.aspects) for sizes in anchors.sizes]
+        self.num_shapes, self.anchor_shapes = len(shapes[0]), shapes
         per_level = [
-            anchor_ops.level_anchors([p // s for p, s in zip(self.patch_size, stride, strict=True)], stride, shape)
+            anchor_ops.level_anchors([-(-p // s) for p, s in zip(self.patch_size, stride, strict=True)], stride, shape)
             for stride, shape in zip(self.strides, shapes, strict=True)
         ]
         self.anchors_per_level = [level.shape[0] for level in per_level]
         # Kept as NumPy: a tensor made here could not be read inside another graph.
         self.anchors = tf.concat(per_level, axis=0).numpy()
 
-        self.backbone = ResNet(
-            stem_channels=backbone.stem_channels,
-            stem_kernel=backbone.stem_kernel,
-            stem_stride=backbone.stem_stride,
-            stage_channels=backbone.stage_channels,
-            stage_blocks=backbone.stage_blocks,
-            stage_strides=backbone.stage_strides,
-            norm=backbone.norm,
-            norm_groups=backbone.norm_groups,
-            name="backbone",
-        )
-        self.fpn = FPN(config.fpn_channels, len(self.strides), name="fpn")
-        self.rpn_head = RPNHead(config.rpn.channels, len(shapes[0]), name="rpn_head")
-        shared = {"num_classes": num_classes, "norm": backbone.norm, "groups": backbone.norm_groups}
-        self.box_head = BoxHead(
-            channels=config.box_head.channels,
-            num_convs=config.box_head.num_convs,
-            hidden=config.box_head.hidden,
-            num_dense=config.box_head.num_dense,
-            name="box_head",
-            **shared,
-        )
-        self.mask_head = MaskHead(
-            channels=config.mask_head.channels, num_convs=config.mask_head.num_convs, name="mask_head", **shared
-        )
-
     def build_variables(self, channels):
         """Creates all variables, under the strategy's scope if there is one, for volumes of so many channels."""
-        self(tf.zeros([1, *self.patch_size, channels]))
+        volume = tf.zeros([1, *self.patch_size, channels])
+        self(volume)
+        if self.classifier:
+            with tf.name_scope(self.name):  # as of every other variable
+                self.classifier(self.backbone(volume))
+
+    def outgrown_anchors(self):
+        """One line for every anchor that is larger than what its level can see; see model/receptive_field.py."""
+        windows = self.fpn.windows(self.backbone.windows)
+        fields = receptive_field.receptive_fields(windows, self.rpn_head.conv.windows)
+        return receptive_field.warnings(fields, dict(zip(fields, self.anchor_shapes, strict=True)))
 
     @property
     def mask_size(self):
@@ -79,104 +130,178 @@ class MaskRCNN(tf.keras.Model):
 
         Args:
           volume: [B, Z, Y, X, C] float32, normalised, of the patch size.
-          training: whether batch normalisation uses the batch's own statistics.
+          training: whether batch normalisation uses the batch's own statistics, and dropout drops.
 
         Returns:
           dict, best first and padded: boxes [B, D, 6] float32 voxels, scores [B, D] float32, class_ids [B, D] int32,
-          masks [B, D, M, M, M] float32 in [0, 1] over the box, valid [B, D] bool, num_detections [B] int32.
+          masks [B, D, M, M, M] float32 in [0, 1] over the box, valid [B, D] bool, num_detections [B] int32. With an
+          attribute head attributes [B, D, T] float32; with a keypoint head keypoints [B, D, N, 3] float32 voxels and
+          keypoint_scores [B, D, N] float32 in [0, 1].
         """
         config = self.config
-        pyramid = self.fpn(self.backbone(volume, training=training))
-        proposals, _, proposals_valid = self._propose(*self.rpn_head(pyramid))
-
-        logits, deltas = self.box_head(self._pool(pyramid, proposals, config.box_head.roi_size), training=training)
+        pyramid = self._pyramid(volume, training)
+        rois, valid = self._propose(*self.rpn_head(pyramid), training=False)
+        stages = []
+        for stage, head in enumerate(self.box_heads):
+            if stage > 0:
+                rois = self._refine(deltas, rois, stages[-1], stage - 1)  # noqa: F821 from the stage before
+            logits, deltas = head(self._pool(pyramid, rois, config.box_head.roi_size), training=training)
+            stages.append(logits)
         found = detections.detect(
-            logits,
+            cascade.mean_probabilities(stages),
             deltas,
-            proposals,
-            proposals_valid,
+            rois,
+            valid,
             shape=self.patch_size,
-            delta_weights=config.box_head.delta_weights,
-            score_threshold=config.detections.score_threshold,
-            nms_iou=config.detections.nms_iou,
-            max_detections=config.detections.max_detections,
+            delta_weights=self.delta_weights[-1],
+            detections=config.detections,
         )
-        mask_logits = self.mask_head(self._pool(pyramid, found["boxes"], config.mask_head.roi_size), training=training)
-        masks = tf.sigmoid(losses.select_class(mask_logits, found["class_ids"]))
-        found["masks"] = tf.where(found["valid"][..., tf.newaxis, tf.newaxis, tf.newaxis], masks, 0.0)
+        return self._describe(pyramid, found, training)
+
+    def _describe(self, pyramid, found, training):
+        """Adds masks, attributes and landmarks to detections, and counts them."""
+        config, boxes = self.config, found["boxes"]
+        logits = self.mask_head(self._pool(pyramid, boxes, config.mask_head.roi_size), training=training)
+        more = {"masks": tf.sigmoid(select_class(logits, found["class_ids"]))}
+        if self.attribute_head:
+            values = self.attribute_head(self._pool(pyramid, boxes, config.box_head.roi_size), training=training)
+            more["attributes"] = decode_attributes(values, config.attribute_head.scale)
+        if self.keypoint_head:
+            logits = self.keypoint_head(self._pool(pyramid, boxes, config.keypoint_head.roi_size), training=training)
+            more["keypoints"], more["keypoint_scores"] = keypoints.from_heat_maps(logits, boxes)
+        for name, value in more.items():
+            valid = tf.reshape(found["valid"], [-1, value.shape[1]] + [1] * (value.shape.rank - 2))
+            found[name] = tf.where(valid, value, 0.0)
         found["num_detections"] = tf.reduce_sum(tf.cast(found["valid"], tf.int32), axis=1)
         return found
 
-    def compute_losses(self, batch, seed):
-        """The losses of one training batch, all parts trained jointly.
+    def compute_losses(self, batch, seed, *, learns=("rpn", "heads"), proposer=None):
+        """The losses of one training batch.
 
         Args:
-          batch: as data/pipeline makes it: volume, instance_ids, boxes, class_ids, valid.
-          seed: [2] int32, draws the anchors and rois that train.
+          batch: as data/pipeline makes it: volume, instance_ids, boxes, class_ids, attributes, valid.
+          seed: [2] int32, draws the anchors, rois and crops that train.
+          learns: "rpn", "heads" or both, trained jointly; or "classifier" alone.
+          proposer: another MaskRCNN that proposes the rois in the place of this one.
 
         Returns:
-          dict of [B] float32: rpn_class, rpn_box, roi_class, roi_box, mask, mask_dice.
+          dict of [B] float32, those of `loss_names`.
         """
-        rpn, roi = self.config.rpn, self.config.rois
-        pyramid = self.fpn(self.backbone(batch["volume"], training=True))
-        rpn_logits, rpn_deltas = self.rpn_head(pyramid)
+        found = {}
+        if "classifier" in learns:
+            found |= self.classifier.loss(self.backbone, batch, seed)
+        else:
+            pyramid = self._pyramid(batch["volume"], training=True)
+            if "rpn" in learns or proposer is None:
+                logits, deltas = self.rpn_head(pyramid)
+            if "rpn" in learns:
+                found |= self._rpn_losses(logits, deltas, batch, seed)
+            if "heads" in learns:
+                own = proposer is None
+                proposals = self._propose(logits, deltas, training=True) if own else proposer.propose(batch["volume"])
+                found |= self._head_losses(pyramid, proposals, batch, seed + 1)
+        if self.config.style.l2 > 0.0:
+            kernels = [v for v in self.trainable_variables if v.name.endswith("kernel:0")]
+            l2 = losses.l2_loss(kernels, tf.shape(batch["volume"])[0])["l2"]
+            found["l2"] = self.config.style.l2 * l2
+        return found
+
+    def loss_names(self, learns=("rpn", "heads")):
+        """Names of the losses that `compute_losses` gives, in their order."""
+        names = ["classifier"] if "classifier" in learns else []
+        if "rpn" in learns:
+            names += ["rpn_class", "rpn_box"]
+        if "heads" in learns:
+            names += ["roi_class", "roi_box", "mask", "mask_dice"]
+            names += ["attribute"] if self.attribute_head else []
+            names += ["keypoint"] if self.keypoint_head else []
+        return [*names, "l2"] if self.config.style.l2 > 0.0 else names
+
+    def propose(self, volume):
+        """Proposals [B, P, 6] and whether each is one, [B, P], for the training of another network's heads."""
+        return self._propose(*self.rpn_head(self._pyramid(volume, training=False)), training=True)
+
+    def _rpn_losses(self, logits, deltas, batch, seed):
         anchors = targets.anchor_targets(
             self.anchors,
+            self.anchors_per_level,
             batch["boxes"],
             batch["valid"],
-            positive_iou=rpn.positive_iou,
-            negative_iou=rpn.negative_iou,
-            num_samples=rpn.num_samples,
-            positive_fraction=rpn.positive_fraction,
+            object_scores(logits),
+            shape=self.patch_size,
+            rpn=self.config.rpn,
             seed=seed,
         )
-        proposals, _, proposals_valid = self._propose(rpn_logits, rpn_deltas)
-        rois = targets.sample_rois(
-            proposals,
-            proposals_valid,
-            batch["boxes"],
-            batch["class_ids"],
-            batch["valid"],
-            positive_iou=roi.positive_iou,
-            negative_iou=roi.negative_iou,
-            num_samples=roi.num_samples,
-            positive_fraction=roi.positive_fraction,
-            seed=seed + 1,
-        )
-        logits, deltas = self.box_head(self._pool(pyramid, rois.boxes, self.config.box_head.roi_size), training=True)
+        return losses.rpn_losses(logits, deltas, self.anchors, anchors, rpn=self.config.rpn)
 
-        # The positives come first and are at most this many; only they have masks.
-        num_masks = max(1, round(roi.num_samples * roi.positive_fraction))
-        positives = targets.RoiTargets(*(field[:, :num_masks] for field in rois))
-        mask_logits = self.mask_head(
-            self._pool(pyramid, positives.boxes, self.config.mask_head.roi_size), training=True
+    def _head_losses(self, pyramid, proposals, batch, seed):
+        """Losses of the box heads over all rois, and of the other heads over those that hold an object."""
+        config, truths = self.config, (batch["boxes"], batch["class_ids"], batch["valid"])
+        ious = config.box_head.cascade_ious
+        first = rois = targets.sample_rois(
+            *proposals, *truths, rois=config.rois, positive_iou=ious[0] if ious else None, seed=seed
         )
-        mask_targets = targets.roi_masks(batch["instance_ids"], positives, self.mask_size)
-        return {
-            **losses.rpn_losses(rpn_logits, rpn_deltas, anchors),
-            **losses.box_losses(logits, deltas, rois, self.config.box_head.delta_weights),
-            **losses.mask_losses(mask_logits, mask_targets, positives.class_ids),
-        }
+        stages = []
+        for stage, head in enumerate(self.box_heads):
+            if stage > 0:
+                refined = self._refine(deltas, rois.boxes, logits, stage - 1)  # noqa: F821 from the stage before
+                rois = targets.assign_rois(refined, rois.valid, *truths, positive_iou=ious[stage])
+            logits, deltas = head(self._pool(pyramid, rois.boxes, config.box_head.roi_size), training=True)
+            stages.append(
+                losses.box_losses(
+                    logits, deltas, rois, delta_weights=self.delta_weights[stage], box_head=config.box_head
+                )
+            )
 
-    def _propose(self, logits, deltas):
+        # The positives come first and are at most this many; only they have masks, attributes and landmarks.
+        num_positives = max(1, round(config.rois.num_samples * config.rois.positive_fraction))
+        positives = targets.RoiTargets(*(field[:, :num_positives] for field in first))
+        return {**losses.sum_stages(stages), **self._positive_losses(pyramid, positives, batch)}
+
+    def _positive_losses(self, pyramid, rois, batch):
+        config = self.config
+        logits = self.mask_head(self._pool(pyramid, rois.boxes, config.mask_head.roi_size), training=True)
+        masks = targets.roi_masks(batch["instance_ids"], rois, self.mask_size)
+        found = losses.mask_losses(logits, masks, rois.class_ids)
+        if self.attribute_head:
+            values = self.attribute_head(self._pool(pyramid, rois.boxes, config.box_head.roi_size), training=True)
+            found |= losses.attribute_loss(values, batch["attributes"], rois, attribute_head=config.attribute_head)
+        if self.keypoint_head:
+            logits = self.keypoint_head(self._pool(pyramid, rois.boxes, config.keypoint_head.roi_size), training=True)
+            points, points_valid = keypoints.from_ids(batch["instance_ids"], batch["boxes"].shape[1])
+            found |= losses.keypoint_loss(logits, points, points_valid, rois)
+        return found
+
+    def _pyramid(self, volume, training):
+        features = self.backbone(volume, training=training)
+        return self.fpn([features[level] for level in self.config.fpn.levels])
+
+    def _propose(self, logits, deltas, *, training):
         rpn = self.config.rpn
-        return propose(
+        boxes, _, valid = propose(
             tf.stop_gradient(logits),
             tf.stop_gradient(deltas),
             self.anchors,
             self.anchors_per_level,
             shape=self.patch_size,
-            pre_nms_top_k=rpn.pre_nms_top_k,
-            post_nms_top_k=rpn.post_nms_top_k,
+            pre_nms_top_k=rpn.train_pre_nms_top_k if training else rpn.pre_nms_top_k,
+            post_nms_top_k=rpn.train_post_nms_top_k if training else rpn.post_nms_top_k,
             nms_iou=rpn.nms_iou,
             min_size=rpn.min_size,
         )
+        return boxes, valid
+
+    def _refine(self, deltas, rois, logits, stage):
+        weights = self.delta_weights[stage]
+        return cascade.refine(deltas, rois, logits, delta_weights=weights, shape=self.patch_size)
 
     def _pool(self, pyramid, boxes, output_size):
+        """Features of rois; the extra level of the pyramid is for the proposals alone (Lin et al. 2017)."""
+        levels = len(self.config.fpn.levels)
         return multilevel_roi_align3d(
-            pyramid,
+            [tf.cast(level, tf.float32) for level in pyramid[:levels]],
             boxes,
-            strides=self.strides,
+            strides=self.strides[:levels],
             output_size=output_size,
             canonical_size=self.config.rois.canonical_size,
             canonical_level=0,

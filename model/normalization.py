@@ -1,23 +1,34 @@
-"""Normalisation layers."""
+"""Normalisation layers: every one takes its moments in float32, also where the network computes in half precision."""
 
 import tensorflow as tf
 
+EPSILON = 1e-5
+MOMENTUM = 0.9
 
-def make(kind, groups):
+
+def make(style, **kwargs):
     """A normalisation layer.
 
     Args:
-      kind: "group", "batch" (statistics over all replicas) or "none".
-      groups: groups of channels, for "group".
+      style: section with `norm`: "group"; "batch" (every replica takes the moments of its own part of the batch);
+        "sync_batch" (all replicas take those of the whole batch); "frozen_batch" (the moments, scale and offset that
+        were loaded, never trained); "instance"; or "none". And with `norm_groups`, for "group".
+      **kwargs: to the layer.
 
     Returns:
-      A Keras layer [B, ..., C] -> [B, ..., C].
+      A Keras layer [B, ..., C] -> the same shape and dtype, called with `training`.
     """
-    if kind == "group":
-        return GroupNorm(groups)
-    if kind == "batch":
-        return tf.keras.layers.BatchNormalization(momentum=0.9, synchronized=True)
-    return tf.keras.layers.Activation("linear")
+    if style.norm == "group":
+        return GroupNorm(style.norm_groups, **kwargs)
+    if style.norm == "frozen_batch":
+        return FrozenBatchNorm(**kwargs)
+    if style.norm == "instance":
+        return InstanceNorm(epsilon=EPSILON, **kwargs)
+    if style.norm == "none":
+        return tf.keras.layers.Activation("linear", **kwargs)
+    return tf.keras.layers.BatchNormalization(
+        momentum=MOMENTUM, epsilon=EPSILON, synchronized=style.norm == "sync_batch", **kwargs
+    )
 
 
 class GroupNorm(tf.keras.layers.Layer):
@@ -27,7 +38,7 @@ class GroupNorm(tf.keras.layers.Layer):
     and channel, so the large tensor is read twice and written once.
     """
 
-    def __init__(self, groups, epsilon=1e-5, **kwargs):
+    def __init__(self, groups, epsilon=EPSILON, **kwargs):
         super().__init__(**kwargs)
         self.groups = groups
         self.epsilon = epsilon
@@ -38,17 +49,19 @@ class GroupNorm(tf.keras.layers.Layer):
             raise ValueError(
                 f"group normalisation: expected channels that are a multiple of {self.groups} groups, came {shape[-1]}"
             )
-        self.gamma = self.add_weight("gamma", [shape[-1]], initializer="ones")
-        self.beta = self.add_weight("beta", [shape[-1]], initializer="zeros")
+        self.gamma = _channel_weight(self, "gamma", shape, "ones")
+        self.beta = _channel_weight(self, "beta", shape, "zeros")
         super().build(shape)
 
-    def call(self, x):
-        """[B, z, y, x, C] float32 -> the same shape."""
+    def call(self, x, training=False):
+        """[B, ..., C] -> the same shape and dtype; training or not makes no difference."""
+        del training
+        x_float = tf.cast(x, tf.float32)
         space = list(range(1, x.shape.rank - 1))
-        mean, mean_of_squares = self._group_mean(x, space), self._group_mean(tf.square(x), space)
+        mean, mean_of_squares = self._group_mean(x_float, space), self._group_mean(tf.square(x_float), space)
         variance = tf.maximum(mean_of_squares - tf.square(mean), 0.0)
         scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
-        return x * scale + (self.beta - mean * scale)
+        return tf.cast(x_float * scale + (self.beta - mean * scale), x.dtype)
 
     def _group_mean(self, x, space):
         """Mean of each channel's group: [B, 1, 1, 1, C]."""
@@ -57,3 +70,55 @@ class GroupNorm(tf.keras.layers.Layer):
         mean = tf.reduce_mean(mean, axis=-1, keepdims=True)
         mean = tf.repeat(mean, channels // self.groups, axis=-1)
         return tf.reshape(mean, [-1, *(1 for _ in space), channels])
+
+
+class FrozenBatchNorm(tf.keras.layers.Layer):
+    """Batch normalisation that is no longer trained: one scale and one offset per channel.
+
+    The four vectors carry the names that tf.keras.layers.BatchNormalization gives them, so a checkpoint of the one
+    loads into the other. Until something is loaded the layer changes next to nothing.
+    """
+
+    def __init__(self, epsilon=EPSILON, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, shape):
+        """Creates the four vectors, [C] each."""
+        self.gamma = _channel_weight(self, "gamma", shape, "ones", trainable=False)
+        self.beta = _channel_weight(self, "beta", shape, "zeros", trainable=False)
+        self.moving_mean = _channel_weight(self, "moving_mean", shape, "zeros", trainable=False)
+        self.moving_variance = _channel_weight(self, "moving_variance", shape, "ones", trainable=False)
+        super().build(shape)
+
+    def call(self, x, training=False):
+        """[B, ..., C] -> the same shape and dtype; training or not makes no difference."""
+        del training
+        scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
+        return tf.cast(tf.cast(x, tf.float32) * scale + (self.beta - self.moving_mean * scale), x.dtype)
+
+
+class InstanceNorm(tf.keras.layers.Layer):
+    """Addons' instance normalisation (Ulyanov et al. 2016) in float32 whatever the policy.
+
+    In float16 the variance of an ordinary volume can be infinite.
+    """
+
+    def __init__(self, epsilon=EPSILON, **kwargs):
+        super().__init__(**kwargs)
+        # Where it is needed: Addons takes seconds to load, and says that it has reached its end of life.
+        from tensorflow_addons.layers import InstanceNormalization
+
+        self.norm = InstanceNormalization(epsilon=epsilon, dtype="float32", name="instance")
+
+    def call(self, x, training=False):
+        """[B, ..., C] -> the same shape and dtype; training or not makes no difference."""
+        del training
+        return tf.cast(self.norm(tf.cast(x, tf.float32)), x.dtype)
+
+
+def _channel_weight(layer, name, shape, initializer, trainable=True):
+    """A weight [C] that stays float32 inside `call`."""
+    return layer.add_weight(
+        name, [shape[-1]], tf.float32, initializer, trainable=trainable, experimental_autocast=False
+    )

@@ -1,11 +1,17 @@
-"""What the network should have said: targets of anchors and of sampled rois. Made on the accelerator, in the step."""
+"""What the network should have said: targets of anchors and of rois. Made on the accelerator, in the step."""
 
 import typing
 
+import numpy as np
 import tensorflow as tf
 
+from ops import anchors as anchor_ops
 from ops import boxes as box_ops
-from ops import masks, matching, sampling
+from ops import checks, masks, matching, sampling
+from ops.atss import atss
+
+# Anchors are matched in chunks of so many (anchor, truth) pairs: 16 MB for the IoU of each.
+MAX_PAIRS = 2**22
 
 
 class AnchorTargets(typing.NamedTuple):
@@ -14,21 +20,24 @@ class AnchorTargets(typing.NamedTuple):
     positive: [B, A] bool, anchors drawn that should say "object" and where.
     negative: [B, A] bool, anchors drawn that should say "nothing here".
     deltas: [B, A, 6] float32, from the anchor to its truth.
+    matched_boxes: [B, A, 6] float32, voxels, the truth of each anchor; means something for positive ones alone.
     """
 
     positive: tf.Tensor
     negative: tf.Tensor
     deltas: tf.Tensor
+    matched_boxes: tf.Tensor
 
 
 class RoiTargets(typing.NamedTuple):
-    """Sampled rois and their targets; the positives come first, so heads may look at a fixed slice of them.
+    """Rois that train and their targets; from `sample_rois` the positives first, so heads may look at a fixed slice.
 
     boxes: [B, R, 6] float32, voxels.
     class_ids: [B, R] int32; 0 is background.
     slots: [B, R] int32, the matched truth slot; -1 for background.
     deltas: [B, R, 6] float32, from the roi to its truth.
     valid: [B, R] bool; False where there were too few proposals.
+    matched_boxes: [B, R, 6] float32, voxels, the truth of each roi; means something for objects alone.
     """
 
     boxes: tf.Tensor
@@ -36,49 +45,114 @@ class RoiTargets(typing.NamedTuple):
     slots: tf.Tensor
     deltas: tf.Tensor
     valid: tf.Tensor
+    matched_boxes: tf.Tensor
 
 
-def anchor_targets(anchors, boxes, valid, *, positive_iou, negative_iou, num_samples, positive_fraction, seed):
+def anchor_targets(anchors, anchors_per_level, boxes, valid, scores, *, shape, rpn, seed):
     """Assigns truths to anchors and draws those that train.
 
+    With `rpn.cross_boundary` False, anchors that reach beyond the patch do not take part: they are neither positive
+    nor negative, and are left out before the best anchor of every truth is looked for. A truth that no anchor inside
+    the patch overlaps trains none.
+
     Args:
-      anchors: [A, 6] float32, voxels.
-      boxes: [B, G, 6] float32, truths.
+      anchors: [A, 6] float32 array, not a tensor, voxels.
+      anchors_per_level: how many of the anchors, in order, each level has.
+      boxes: [B, G, 6] float32, truths; G is static.
       valid: [B, G] bool.
-      positive_iou: see `matching.match`.
-      negative_iou: see `matching.match`.
-      num_samples: see `sampling.balanced_sample`.
-      positive_fraction: see `sampling.balanced_sample`.
-      seed: [2] int32.
+      scores: [B, A] float32, how much each anchor looks like an object; for `rpn.sampling` hard_negative. They
+        decide what is drawn, and get no gradient.
+      shape: (Z, Y, X) of the patch.
+      rpn: settings: assignment, positive_iou, negative_iou, atss_candidates, cross_boundary, sampling,
+        hard_negative_pool, num_samples, positive_fraction.
+      seed: [2] int32; one draw for the whole batch: a volume's truths do not depend on the others, its draw does.
 
     Returns:
       AnchorTargets.
+
+    Raises:
+      ValueError: other shapes, anchors_per_level that do not add up to A.
     """
-    iou = box_ops.iou_matrix(anchors[tf.newaxis], boxes)  # [B, A, G]
-    matched, labels = matching.match(iou, valid, high=positive_iou, low=negative_iou)
-    positive, negative = sampling.balanced_sample(
-        labels, num_samples=num_samples, positive_fraction=positive_fraction, seed=seed
-    )
-    deltas = box_ops.encode(tf.gather(boxes, matched, batch_dims=1), anchors)
-    return AnchorTargets(positive, negative, deltas)
+    num = sum(anchors_per_level)
+    spec = f"anchors [{num}, 6], boxes [B, G, 6], valid [B, G], scores [B, {num}]"
+    checks.shapes(spec, anchors, boxes, valid, scores)
+    boxes = _without_padding(boxes, valid)
+    if rpn.cross_boundary:
+        matched, labels = _assign(anchors, anchors_per_level, boxes, valid, rpn)
+    else:
+        matched, labels = _assign_inside(anchors, anchors_per_level, boxes, valid, shape, rpn)
+    positive, negative = _sample(labels, scores, rpn, seed)
+    matched_boxes = _of_truths(boxes, matched)
+    return AnchorTargets(positive, negative, box_ops.encode(matched_boxes, anchors), matched_boxes)
 
 
-def sample_rois(
-    proposals,
-    proposals_valid,
-    boxes,
-    class_ids,
-    valid,
-    *,
-    positive_iou,
-    negative_iou,
-    num_samples,
-    positive_fraction,
-    seed,
-):
-    """Draws the rois that train the heads from proposals and truths.
+def _assign(anchors, anchors_per_level, boxes, valid, rpn):
+    """The truth slot and the label of every anchor, [B, A] int32 both."""
+    if rpn.assignment == "atss":
+        return atss(anchors, anchors_per_level, boxes, valid, candidates_per_level=rpn.atss_candidates)
 
-    The truths are added to the proposals, so that the heads see good boxes before the proposals are any good.
+    def match(truths):
+        return _match(anchors, *truths, high=rpn.positive_iou, low=rpn.negative_iou)
+
+    spec = tf.TensorSpec([anchors.shape[0]], tf.int32)
+    return tf.map_fn(match, (boxes, valid), fn_output_signature=(spec, spec), parallel_iterations=1)
+
+
+def _assign_inside(anchors, anchors_per_level, boxes, valid, shape, rpn):
+    """`_assign` among the anchors that lie inside the patch; the label of the others is -1."""
+    with tf.init_scope():  # out of the graph: how many there are has to be known when it is made
+        inside = ~anchor_ops.crosses_boundary(anchors, shape).numpy()
+    per_level = [int(level.sum()) for level in np.split(inside, np.cumsum(anchors_per_level)[:-1])]
+    matched, labels = _assign(anchors[inside], per_level, boxes, valid, rpn)
+    place = np.where(inside, np.cumsum(inside) - 1, inside.sum())  # of each anchor in what follows
+
+    def spread(values, outside):
+        return tf.gather(tf.pad(values, [[0, 0], [0, 1]], constant_values=outside), place, axis=1)
+
+    return spread(matched, 0), spread(labels, -1)
+
+
+def _match(anchors, boxes, valid, *, high, low):
+    """`matching.match` of anchors [A, 6] and the truths [G, 6] of one volume, in chunks: two [A] int32."""
+    num_anchors = anchors.shape[0]
+    num_chunks = -(-num_anchors * boxes.shape[0] // MAX_PAIRS)
+    if num_chunks <= 1:
+        return matching.match(box_ops.iou_matrix(anchors, boxes), valid, high=high, low=low)
+    size = -(-num_anchors // num_chunks)
+    chunks = tf.reshape(tf.pad(anchors, [[0, num_chunks * size - num_anchors], [0, 0]]), [num_chunks, size, 6])
+
+    def best_of(chunk):
+        iou = box_ops.iou_matrix(chunk, boxes)
+        return tf.reduce_max(iou, axis=0), tf.gather(chunk, tf.argmax(iou, axis=0))
+
+    spec = (tf.TensorSpec(boxes.shape[:1]), tf.TensorSpec(boxes.shape))
+    iou, best = tf.map_fn(best_of, chunks, fn_output_signature=spec, parallel_iterations=1)  # [chunks, G], [.., G, 6]
+    best = tf.gather(tf.transpose(best, [1, 0, 2]), tf.argmax(iou, axis=0), batch_dims=1)  # [G, 6]
+
+    def match(chunk):
+        # Beside the best anchor of every truth, a chunk's own best is not taken for it.
+        iou = box_ops.iou_matrix(tf.concat([chunk, best], axis=0), boxes)
+        matched, labels = matching.match(iou, valid, high=high, low=low)
+        return matched[:size], labels[:size]
+
+    spec = tf.TensorSpec([size], tf.int32)
+    matched, labels = tf.map_fn(match, chunks, fn_output_signature=(spec, spec), parallel_iterations=1)
+    return tf.reshape(matched, [-1])[:num_anchors], tf.reshape(labels, [-1])[:num_anchors]
+
+
+def _sample(labels, scores, rpn, seed):
+    """The positives and the negatives that train, [B, A] bool both."""
+    settings = {"num_samples": rpn.num_samples, "positive_fraction": rpn.positive_fraction, "seed": seed}
+    if rpn.sampling == "hard_negative":
+        return sampling.hard_negative_sample(labels, scores, pool_factor=rpn.hard_negative_pool, **settings)
+    return sampling.balanced_sample(labels, **settings)
+
+
+def sample_rois(proposals, proposals_valid, boxes, class_ids, valid, *, rois, positive_iou=None, seed):
+    """Draws the rois that train the heads, from the proposals.
+
+    With `rois.add_truths` the truths are proposals too, so that the heads see good boxes before the proposals are any
+    good.
 
     Args:
       proposals: [B, P, 6] float32, voxels.
@@ -86,33 +160,87 @@ def sample_rois(
       boxes: [B, G, 6] float32, truths.
       class_ids: [B, G] int32.
       valid: [B, G] bool.
-      positive_iou: a roi with at least this IoU takes the truth's class.
-      negative_iou: a roi with less IoU than this is background; one between the two is not drawn.
-      num_samples: how many to draw.
-      positive_fraction: see `sampling.balanced_sample`.
-      seed: [2] int32.
+      rois: settings: num_samples, positive_fraction, positive_iou, negative_iou, add_truths.
+      positive_iou: in the place of that of the settings, for the first stage of a cascade; a roi with less than both
+        this and `rois.negative_iou` is background.
+      seed: [2] int32; one draw for the whole batch.
 
     Returns:
-      RoiTargets with R = num_samples, or P + G where that is less.
+      RoiTargets, the positives first, with R = num_samples, or as many as there are proposals (and truths) if less.
+
+    Raises:
+      ValueError: other shapes.
     """
-    rois = tf.stop_gradient(tf.concat([proposals, boxes], axis=1))  # [B, P + G, 6]
-    rois_valid = tf.concat([proposals_valid, valid], axis=1)
-    iou = box_ops.iou_matrix(rois, boxes)
-    matched, labels = matching.match(iou, valid, high=positive_iou, low=negative_iou, low_quality=False)
+    spec = "proposals [B, P, 6], proposals_valid [B, P], boxes [B, G, 6], class_ids [B, G], valid [B, G]"
+    checks.shapes(spec, proposals, proposals_valid, boxes, class_ids, valid)
+    boxes = _without_padding(boxes, valid)
+    if rois.add_truths:
+        proposals = tf.concat([proposals, boxes], axis=1)  # [B, P + G, 6]
+        proposals_valid = tf.concat([proposals_valid, valid], axis=1)
+    proposals = tf.stop_gradient(proposals)
+    high = rois.positive_iou if positive_iou is None else positive_iou
+    iou = box_ops.iou_matrix(proposals, boxes)
+    matched, labels = matching.match(iou, valid, high=high, low=min(rois.negative_iou, high), low_quality=False)
     positive, negative = sampling.balanced_sample(
-        tf.where(rois_valid, labels, -1), num_samples=num_samples, positive_fraction=positive_fraction, seed=seed
+        tf.where(proposals_valid, labels, -1),
+        num_samples=rois.num_samples,
+        positive_fraction=rois.positive_fraction,
+        seed=seed,
     )
     rank = 2 * tf.cast(positive, tf.int32) + tf.cast(negative, tf.int32)
-    rank, index = tf.math.top_k(rank, min(num_samples, rois.shape[1]))
+    rank, index = tf.math.top_k(rank, min(rois.num_samples, proposals.shape[1]))
+    drawn, matched = tf.gather(proposals, index, batch_dims=1), tf.gather(matched, index, batch_dims=1)
+    return _roi_targets(drawn, rank > 0, matched, rank == 2, boxes, class_ids)
 
-    drawn = tf.gather(rois, index, batch_dims=1)
-    slots = tf.gather(matched, index, batch_dims=1)
-    is_positive = rank == 2
-    deltas = box_ops.encode(tf.gather(boxes, slots, batch_dims=1), drawn)
-    drawn_classes = tf.where(is_positive, tf.gather(class_ids, slots, batch_dims=1), 0)
-    return RoiTargets(drawn, drawn_classes, tf.where(is_positive, slots, -1), deltas, rank > 0)
+
+def assign_rois(rois, rois_valid, boxes, class_ids, valid, *, positive_iou):
+    """Targets of all rois of a stage, for the later stages of a cascade (Cai & Vasconcelos 2018): nothing is drawn.
+
+    Args:
+      rois: [B, R, 6] float32, voxels, the boxes that the stage before gave.
+      rois_valid: [B, R] bool.
+      boxes: [B, G, 6] float32, truths.
+      class_ids: [B, G] int32.
+      valid: [B, G] bool.
+      positive_iou: a roi with at least this IoU takes the truth's class; any other is background.
+
+    Returns:
+      RoiTargets of the rois in their order: the positives are anywhere.
+
+    Raises:
+      ValueError: other shapes, positive_iou not in [0, 1].
+    """
+    spec = "rois [B, R, 6], rois_valid [B, R], boxes [B, G, 6], class_ids [B, G], valid [B, G]"
+    checks.shapes(spec, rois, rois_valid, boxes, class_ids, valid)
+    rois, boxes = tf.stop_gradient(rois), _without_padding(boxes, valid)
+    iou = box_ops.iou_matrix(rois, boxes)
+    matched, labels = matching.match(iou, valid, high=positive_iou, low=positive_iou, low_quality=False)
+    return _roi_targets(rois, rois_valid, matched, rois_valid & (labels == 1), boxes, class_ids)
+
+
+def _roi_targets(rois, rois_valid, matched, is_positive, boxes, class_ids):
+    matched_boxes = _of_truths(boxes, matched)
+    return RoiTargets(
+        boxes=rois,
+        class_ids=tf.where(is_positive, _of_truths(class_ids, matched), 0),
+        slots=tf.where(is_positive, matched, -1),
+        deltas=box_ops.encode(matched_boxes, rois),
+        valid=rois_valid,
+        matched_boxes=matched_boxes,
+    )
+
+
+def _without_padding(boxes, valid):
+    """Zeros where a truth slot is padding, whatever was there."""
+    return tf.where(valid[..., tf.newaxis], boxes, 0.0)
+
+
+def _of_truths(values, slots):
+    """Values [B, G, ...] of truth slots [B, N] -> [B, N, ...]; zeros if there are no slots."""
+    padded = tf.pad(values, [[0, 0], [0, 1]] + [[0, 0]] * (len(values.shape) - 2))
+    return tf.gather(padded, slots, batch_dims=1)
 
 
 def roi_masks(instance_ids, rois, mask_size):
-    """Mask targets of sampled rois: [B, R, M, M, M] float32; see `masks.mask_targets`."""
+    """Mask targets of rois: [B, R, M, M, M] float32; see `masks.mask_targets`."""
     return masks.mask_targets(instance_ids, rois.boxes, rois.slots, mask_size)

@@ -6,10 +6,27 @@ import json
 import numpy as np
 
 from data.atomic import replacing
+from ops.keypoints import KEYPOINTS
 
 BOX = ("z0", "y0", "x0", "z1", "y1", "x1")
 CENTRE = ("centre_x_mm", "centre_y_mm", "centre_z_mm")
 COLUMNS = ("id", "class", "score", *BOX, *CENTRE, "voxels", "volume_mm3")
+LANDMARK = ("z", "y", "x", "x_mm", "y_mm", "z_mm", "score")
+
+
+def columns(detections, attributes):
+    """The columns of a table: COLUMNS, then attribute_<name> each, and <landmark>_<LANDMARK> each where there are any.
+
+    Args:
+      detections: dict of arrays as `VolumeDetector.segment` returns it.
+      attributes: names of what the attribute head measures; may be empty.
+    """
+    landmarks = KEYPOINTS if "keypoints" in detections else ()
+    return (
+        *COLUMNS,
+        *(f"attribute_{name}" for name in attributes),  # their names may be those of other columns
+        *(f"{landmark}_{name}" for landmark in landmarks for name in LANDMARK),
+    )
 
 
 def confident(detections, min_score):
@@ -28,43 +45,55 @@ def confident(detections, min_score):
     return {**detections, "num_detections": count, "labels": labels}
 
 
-def rows(detections, classes, volume):
+def rows(detections, classes, volume, attributes=()):
     """One table row per detection.
 
     Args:
       detections: dict of arrays as `VolumeDetector.segment` returns it.
       classes: names of classes 1..K.
       volume: data.readers.Volume of the source, for spacing and affine.
+      attributes: as for `columns`.
 
     Returns:
-      list of dict with COLUMNS: id (the label in the label volume), class, score, box in voxels, its centre in the
-      source's world coordinates, voxels and mm^3 of the label (what better detections cover is theirs).
+      list of dict with `columns`: id (the label in the label volume), class, score, box in voxels, its centre in the
+      source's world coordinates, voxels and mm^3 of the label (what better detections cover is theirs); each
+      attribute; of each landmark voxels, the source's world coordinates and score.
     """
+    names = columns(detections, attributes)
     count = int(detections["num_detections"])
     voxels = np.bincount(detections["labels"].ravel(), minlength=count + 1)[1:]
     voxel_mm3 = float(np.prod(volume.spacing))
     table = []
     for row in range(count):
         box = detections["boxes"][row]
-        # The affine maps indices, whose integers are voxel centres: half a voxel less than box coordinates.
-        centre = volume.affine @ np.append((box[:3] + box[3:]) / 2 - 0.5, 1.0)
         values = [
             row + 1,
             classes[int(detections["class_ids"][row]) - 1],
             round(float(detections["scores"][row]), 4),
             *(round(float(edge), 2) for edge in box),
-            *(round(float(coordinate), 3) for coordinate in centre[:3]),
+            *_world((box[:3] + box[3:]) / 2, volume),
             int(voxels[row]),
             round(float(voxels[row]) * voxel_mm3, 3),
         ]
-        table.append(dict(zip(COLUMNS, values, strict=True)))
+        # Six digits of numbers of any size.
+        values += [float(f"{detections['attributes'][row, i]:.6g}") for i in range(len(attributes))]
+        if "keypoints" in detections:
+            for point, score in zip(detections["keypoints"][row], detections["keypoint_scores"][row], strict=True):
+                values += [*(round(float(at), 2) for at in point), *_world(point, volume), round(float(score), 4)]
+        table.append(dict(zip(names, values, strict=True)))
     return table
 
 
-def write_csv(path, table):
-    """Writes the rows as CSV with a header; an empty table has the header alone."""
+def _world(point, volume):
+    """World coordinates (x, y, z) in mm of a point (z, y, x) in voxels."""
+    # The affine maps indices, whose integers are voxel centres: half a voxel less than box coordinates.
+    return [round(float(mm), 3) for mm in (volume.affine @ np.append(point - 0.5, 1.0))[:3]]
+
+
+def write_csv(path, table, names=COLUMNS):
+    """Writes the rows as CSV with a header of `names`; an empty table has the header alone."""
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(table)
 

@@ -17,6 +17,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
+# The order of a model's landmarks: the centroid, then the two ends along each axis.
+KEYPOINTS = ("centroid", "z_min", "z_max", "y_min", "y_max", "x_min", "x_max")
+
 
 def main():
     """Reads the volume, asks the model, writes labels, JSON and a picture, prints a table."""
@@ -29,12 +32,12 @@ def main():
     args = parser.parse_args()
 
     volume, write_labels = read(args.input)
-    model, classes = load(args.model, volume.shape[-1])
+    model, names = load(args.model, volume.shape[-1])
     try:
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         fail(f"--output={args.output}: expected a folder: {error.strerror}")
-    found, rows = ask(model, classes, volume, args.min_score)
+    found, rows = ask(model, names, volume, args.min_score)
     suffix = suffix_of(args.input)
     stem = args.output / args.input.name[: -len(suffix)]
     write(f"{stem}_labels{suffix}", lambda path: write_labels(path, found["labels"]))
@@ -46,19 +49,20 @@ def main():
 
 
 def load(path, num_channels):
-    """The model, which owns the weights and must be held, and the names of its classes."""
+    """The model, which owns the weights and must be held, and the names of its classes and attributes."""
     try:
-        classes = json.loads((path / "assets" / "config.json").read_text())["data"]["classes"]
+        data = json.loads((path / "assets" / "config.json").read_text())["data"]
+        names = {"classes": data["classes"], "attributes": data.get("attributes", [])}
         model = tf.saved_model.load(str(path))
         expected = model.signatures["serving_default"].structured_input_signature[1]["volume"].shape[-1]
     except (OSError, ValueError, KeyError) as error:
         fail(f"--model={path}: expected a SavedModel of this project: {error}")
     if num_channels != expected:
         fail(f"expected {expected} channel(s), came {num_channels}")
-    return model, classes
+    return model, names
 
 
-def ask(model, classes, volume, min_score):
+def ask(model, names, volume, min_score):
     """The model's answer as a dict of arrays, and one dict per object."""
     segment = model.signatures["serving_default"]
     found = {name: value.numpy() for name, value in segment(volume=tf.constant(volume)).items()}
@@ -69,14 +73,29 @@ def ask(model, classes, volume, min_score):
     rows = [
         {
             "id": i + 1,  # the value of its voxels in the label volume; class 0 is the background
-            "class": classes[found["class_ids"][i] - 1],
+            "class": names["classes"][found["class_ids"][i] - 1],
             "score": round(float(found["scores"][i]), 4),
             "box": [round(float(edge), 1) for edge in found["boxes"][i]],  # z0, y0, x0, z1, y1, x1 in voxels
             "voxels": int(voxels[i + 1]),
+            **measured(found, i, names["attributes"]),
         }
         for i in range(count)
     ]
     return found, rows
+
+
+def measured(found, i, attributes):
+    """What models with heads for it say of object i beside: its attributes and its landmarks."""
+    row = {}
+    if attributes:
+        values = [float(f"{value:.6g}") for value in found["attributes"][i]]
+        row["attributes"] = dict(zip(attributes, values, strict=True))
+    if "keypoints" in found:
+        points = [[round(float(at), 2) for at in point] for point in found["keypoints"][i]]  # z, y, x in voxels
+        scores = [round(float(score), 4) for score in found["keypoint_scores"][i]]
+        row["keypoints"] = dict(zip(KEYPOINTS, points, strict=True))
+        row["keypoint_scores"] = dict(zip(KEYPOINTS, scores, strict=True))
+    return row
 
 
 def read(path):

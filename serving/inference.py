@@ -16,6 +16,8 @@ CUT_MARGIN = 1.5
 CUT_DISCOUNT = 0.5
 # A cut box of which a better box of its class holds this share is a piece of it.
 PIECE_SHARE = 0.5
+# What rows hold beside, of networks that have the heads for it.
+MEASURED = ("attributes", "keypoints", "keypoint_scores")
 
 
 class VolumeDetector(tf.Module):
@@ -69,7 +71,8 @@ class VolumeDetector(tf.Module):
         Returns:
           dict, best first and padded to `inference.max_detections`: boxes [D, 6] float32 voxels, scores [D] float32,
           class_ids [D] int32, masks [D, M, M, M] float32 over the box, valid [D] bool, num_detections int32, is_full
-          bool: whether there may have been more than `inference.max_detections`.
+          bool: whether there may have been more than `inference.max_detections`. With an attribute head attributes
+          [D, T] float32; with a keypoint head keypoints [D, N, 3] float32 voxels and keypoint_scores [D, N] float32.
         """
         shape = tf.shape(volume)[:3]
         missing = tf.maximum(tf.constant(self.patch_size) - shape, 0)
@@ -102,15 +105,14 @@ class VolumeDetector(tf.Module):
         index, valid = nms3d.nms3d(
             found["boxes"], scores, iou_threshold=self.exclusive_iou, max_outputs=self.max_detections
         )
-        rows = {name: tf.gather(found[name], index) for name in ("boxes", "scores", "class_ids", "masks")}
-        for name, values in rows.items():
-            is_kept = tf.reshape(valid, [-1] + [1] * (values.shape.rank - 1))
-            rows[name] = tf.where(is_kept, values, tf.zeros_like(values))
+        names = ("boxes", "scores", "class_ids", "masks", *(name for name in MEASURED if name in found))
+        rows = {name: _only(valid, tf.gather(found[name], index)) for name in names}
         count = tf.reduce_sum(tf.cast(valid, tf.int32))
         return {**rows, "valid": valid, "num_detections": count, "is_full": found["is_full"]}
 
     def _merge(self, found, starts, shape):
         """One answer per object from the detections of all tiles: a dict as `_detect` returns it."""
+        measured = {name: found[name] for name in MEASURED if name in found}
         starts = tf.cast(starts, tf.float32)[:, tf.newaxis]  # [N, 1, 3]
         boxes = found["boxes"] + tf.concat([starts, starts], axis=-1)  # [N, D, 6]
         is_cut = tf.reshape(self._is_cut(boxes, starts, shape), [-1])
@@ -137,11 +139,18 @@ class VolumeDetector(tf.Module):
         index, valid = tf.gather(index, order), tf.gather(valid, order)
         masks = tf.gather(tf.reshape(found["masks"], [-1, *self.model.mask_size]), index)
         masks = _crop(tf.cast(masks, tf.float32), tf.gather(unclipped, index), tf.gather(boxes, index))
+        if "keypoints" in measured:
+            # Clipped as the boxes are.
+            moved = measured["keypoints"] + starts[:, :, tf.newaxis]  # [N tiles, D, landmarks, 3]
+            measured["keypoints"] = tf.clip_by_value(moved, 0.0, tf.cast(shape, tf.float32))
+        for name, values in measured.items():
+            measured[name] = _only(valid, tf.gather(tf.reshape(values, [-1, *values.shape[2:]]), index))
         return {
-            "boxes": tf.where(valid[:, tf.newaxis], tf.gather(boxes, index), 0.0),
+            "boxes": _only(valid, tf.gather(boxes, index)),
             "scores": tf.gather(scores, order),
-            "class_ids": tf.where(valid, tf.gather(class_ids, index), 0),
-            "masks": tf.where(valid[:, tf.newaxis, tf.newaxis, tf.newaxis], masks, 0.0),
+            "class_ids": _only(valid, tf.gather(class_ids, index)),
+            "masks": _only(valid, masks),
+            **measured,
             "valid": valid,
             "num_detections": tf.reduce_sum(tf.cast(valid, tf.int32)),
             "is_full": is_full,
@@ -154,6 +163,11 @@ class VolumeDetector(tf.Module):
         below = (boxes[..., :3] <= starts + CUT_MARGIN) & (starts > 0.0)
         above = (boxes[..., 3:] >= stops - CUT_MARGIN) & (stops < shape)
         return tf.reduce_any(below | above, axis=-1)
+
+
+def _only(valid, values):
+    """Rows [D, ...], 0 where not valid."""
+    return tf.where(tf.reshape(valid, [-1] + [1] * (values.shape.rank - 1)), values, tf.zeros_like(values))
 
 
 def _crop(masks, boxes, parts):

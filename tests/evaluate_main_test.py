@@ -5,7 +5,8 @@ import pytest
 
 from configs import schema
 from data import convert
-from tests import mains, tiny
+from ops.keypoints import KEYPOINTS
+from tests import mains, measuring, tiny
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +19,22 @@ def results(untrained_run, tmp_path_factory):
     data.classes = tiny.CLASSES
     _write_files(folder / "files")
     convert.convert(schema.Data(source=str(folder / "files"), classes=tiny.CLASSES), folder / "records", progress=False)
+    measured = schema.Data(source=str(folder / "files"), classes=tiny.CLASSES, attributes=measuring.ATTRIBUTES)
+    convert.convert(measured, folder / "measured", progress=False)
+    measuring.run(folder / "measuring")
     run = f"--workdir={untrained_run}"
     commands = {
         "val": [run, f"--records={folder}/records", f"--output={folder}/out", "--num_pictures=1"],
         "no run": [f"--workdir={folder}/absent"],
         "no records": [run, f"--records={folder}/absent"],
         "empty split": [run, f"--records={folder}/records", "--split=test", f"--output={folder}/none"],
+        "measured": [
+            f"--workdir={folder}/measuring",
+            f"--records={folder}/measured",
+            f"--output={folder}/out_measured",
+        ],
+        "other attributes": [run, f"--records={folder}/measured", f"--output={folder}/none"],
+        "no attributes": [f"--workdir={folder}/measuring", f"--records={folder}/records", f"--output={folder}/none"],
         "other classes": [run, f"--records={folder}/other_classes", f"--output={folder}/none"],
         "damaged": [run, f"--records={folder}/damaged", f"--output={folder}/none"],
         "below a file": [run, f"--records={folder}/records", f"--output={folder}/records/manifest.json/out"],
@@ -36,7 +47,7 @@ def _write_files(folder):
     """Three validation cases, the last of them without any object, and one training case."""
     import numpy as np
 
-    from data.cases import write_case_classes
+    from data import instance_table
     from data.writers import write_volume
 
     rng = np.random.default_rng(0)
@@ -48,7 +59,9 @@ def _write_files(folder):
             labels[6:8, 12:18, 20:25] = 2
         write_volume(folder / "images" / f"{name}.nii.gz", labels + rng.normal(0, 0.1, labels.shape), (2.0, 1.0, 1.0))
         write_volume(folder / "labels" / f"{name}.nii.gz", labels, (2.0, 1.0, 1.0))
-        write_case_classes(folder / "labels" / f"{name}.json", list(tiny.CLASSES[: int(labels.max())]))
+        classes, values = list(tiny.CLASSES[: int(labels.max())]), np.array([[12.5, 3.0], [np.nan, 4.0]])
+        path = folder / "labels" / f"{name}.json"
+        instance_table.write(path, classes, measuring.ATTRIBUTES, values[: len(classes)])
     (folder / "split.json").write_text(json.dumps(names))
 
 
@@ -78,6 +91,22 @@ class EvaluateMainTest:
         assert "box AP" in results["val"].out
         assert "mask AP" in results["val"].out
 
+    def test_attributes_and_landmarks_only_of_networks_that_have_them(self, results):
+        results, folder = results
+        assert results["measured"].code == 0, results["measured"].err
+        summary = json.loads((folder / "out_measured" / "metrics.json").read_text())
+        assert list(summary["attributes"]) == list(measuring.ATTRIBUTES)
+        assert list(summary["keypoints"]) == list(KEYPOINTS)
+        for row in [*summary["attributes"].values(), *summary["keypoints"].values()]:
+            assert row["num_values"] + row.get("num_unknown", 0) == summary["num_matched"]
+        text = (folder / "out_measured" / "metrics.txt").read_text()
+        assert text in results["measured"].out
+        assert "\nattributes  num values  num unknown" in text
+        assert "\nkeypoints  num values  mean distance\n" in text
+        plain = json.loads((folder / "out" / "metrics.json").read_text())
+        assert summary.keys() - plain.keys() == {"attributes", "keypoints"}
+        assert "num unknown" not in results["val"].out
+
     @pytest.mark.parametrize(
         ("name", "words"),
         [
@@ -85,6 +114,8 @@ class EvaluateMainTest:
             ("no records", "no records at"),
             ("empty split", "test"),
             ("other classes", "ellipsoid"),
+            ("other attributes", "expected the config's attributes [], came ['energy', 'charge']"),
+            ("no attributes", "expected the config's attributes ['energy', 'charge'], came []"),
             ("damaged", "val-"),
             ("below a file", "expected a folder, came the file"),
         ],

@@ -7,10 +7,14 @@ import pytest
 import SimpleITK
 from matplotlib import image as matplotlib_image
 
+from configs import schema
 from data import readers, writers
-from tests import mains
+from ops.keypoints import KEYPOINTS
+from serving import client, export
+from tests import mains, measuring
 
 SHAPE, SPACING = (9, 21, 37), (2.5, 0.75, 0.5)
+CENTRE = ("x_mm", "y_mm", "z_mm")
 DIRECTION = (0.8, 0.0, 0.6, 0.0, 1.0, 0.0, -0.6, 0.0, 0.8)
 
 
@@ -39,6 +43,9 @@ def results(folder, untrained_run, saved_model):
     write_scans(folder)
     run, model = f"--workdir={untrained_run}", f"--model={saved_model[0]}"
     output = f"--output={folder / 'answers'}"
+    measuring_model = measuring.run(folder / "measuring")
+    text = schema.to_json(measuring.config())
+    export.export(measuring_model, measuring.config(), text, folder / "measuring_model")
     everything = "--min_score=0"  # nothing that an untrained network says is certain
     return mains.run_each(
         "predict_main",
@@ -58,6 +65,12 @@ def results(folder, untrained_run, saved_model):
             "below a file": [model, f"--input={folder / 'scan.tif'}", f"--output={folder / 'scan.tif' / 'a'}"],
             "full": [f"--workdir={two_places(untrained_run, folder)}", f"--input={folder / 'scan.npz'}"]
             + [f"{output}_full", everything],
+            "measuring run": [f"--workdir={folder / 'measuring'}", f"--input={folder / 'scan.nii.gz'}"]
+            + [f"{output}_measuring_run", everything],
+            "measuring model": [f"--model={folder / 'measuring_model'}", f"--input={folder / 'scan.nii.gz'}"]
+            + [f"{output}_measuring_model", everything],
+            "measuring nothing": [f"--model={folder / 'measuring_model'}", f"--input={folder / 'scan.nii.gz'}"]
+            + [f"{output}_measuring_nothing", "--min_score=0.999"],
         },
     )
 
@@ -138,6 +151,49 @@ class AnswerTest:
         np.testing.assert_allclose(labels.GetSpacing(), scan.GetSpacing(), atol=1e-6)
         np.testing.assert_allclose(labels.GetDirection(), scan.GetDirection(), atol=1e-6)
         np.testing.assert_allclose(labels.GetDirection(), DIRECTION, atol=1e-6)
+
+
+class MeasuredAnswerTest:
+    def table(self, results, folder, name):
+        assert (results[name].code, results[name].err) == (0, "")
+        output = folder / f"answers_{name.replace(' ', '_')}"
+        table = json.loads((output / "scan_detections.json").read_text())["detections"]
+        with (output / "scan_detections.csv").open(newline="") as file:
+            reader = csv.DictReader(file)
+            assert list(reader) == [{key: str(value) for key, value in row.items()} for row in table]
+            return table, reader.fieldnames
+
+    def test_tables_have_columns_for_attributes_and_landmarks(self, results, folder):
+        table, columns = self.table(results, folder, "measuring run")
+        assert len(table) > 0
+        assert columns[14:17] == ["attribute_energy", "attribute_charge", "centroid_z"]
+        assert len(columns) == 14 + 2 + 49
+        assert self.table(results, folder, "measuring nothing") == ([], columns)
+        scan = SimpleITK.ReadImage(str(folder / "scan.nii.gz"))
+        for row in table:
+            assert all(row[f"attribute_{name}"] >= 0 for name in measuring.ATTRIBUTES)  # learnt as logarithms
+            for name in KEYPOINTS:
+                z, y, x, *world, score = (row[f"{name}_{key}"] for key in ("z", "y", "x", *CENTRE, "score"))
+                expected = scan.TransformContinuousIndexToPhysicalPoint((x - 0.5, y - 0.5, z - 0.5))
+                assert world == pytest.approx(expected, abs=0.03)  # voxels are rounded to 0.01
+                assert 0 < score <= 1
+                for axis, at in {"z": z, "y": y, "x": x}.items():
+                    assert row[f"{axis}0"] - 0.02 <= at <= row[f"{axis}1"] + 0.02
+
+    def test_checkpoint_saved_model_and_client_agree(self, results, folder):
+        mine, columns = self.table(results, folder, "measuring run")
+        others, _ = self.table(results, folder, "measuring model")
+        volume, _ = client.read(folder / "scan.nii.gz")
+        model, names = client.load(folder / "measuring_model", 1)
+        _, rows = client.ask(model, names, volume, 0.0)
+        measured = [name for name in columns[14:] if "score" not in name]
+        for ours, other, row in zip(mine, others, rows, strict=True):
+            assert [other[name] for name in measured] == pytest.approx([ours[name] for name in measured], abs=0.02)
+            for name in measuring.ATTRIBUTES:
+                assert row["attributes"][name] == pytest.approx(other[f"attribute_{name}"], rel=1e-3)
+            for name in KEYPOINTS:
+                assert row["keypoints"][name] == pytest.approx([other[f"{name}_{axis}"] for axis in "zyx"], abs=0.02)
+                assert row["keypoint_scores"][name] == pytest.approx(other[f"{name}_score"], abs=1e-3)
 
 
 class MisuseTest:

@@ -5,7 +5,7 @@ Nothing is a cube: patch, strides, anchors, roi and mask sizes differ along the 
 
 import numpy as np
 
-from configs import schema
+from configs import model_schema, schema
 from training import restore
 
 CLASSES = ("plate", "rod")
@@ -18,23 +18,32 @@ def config(**train):
     tiny.input.patch_size = (8, 16, 24)
     tiny.input.max_instances = 5
     tiny.input.rotate_planes = ()
-    tiny.model = schema.Model(
-        backbone=schema.Backbone(
+    tiny.model = model_schema.Model(
+        style=model_schema.Style(norm_groups=4),
+        backbone=model_schema.Backbone(
             stem_channels=8,
-            stem_kernel=3,
+            stem_kernel=(3, 3, 3),
             stem_stride=(1, 2, 2),
             stage_channels=(8, 16),
             stage_blocks=(1, 1),
+            stage_kernels=((3, 3, 3), (3, 3, 3)),
             stage_strides=((1, 1, 1), (2, 2, 2)),
-            norm_groups=4,
         ),
-        fpn_channels=8,
-        anchors=schema.Anchors(sizes=(((3.0, 4.0, 5.0),), ((5.0, 8.0, 10.0),))),
-        rpn=schema.RPN(channels=8, num_samples=64, pre_nms_top_k=64, post_nms_top_k=16),
-        rois=schema.Rois(num_samples=12, positive_fraction=0.33, canonical_size=(5.0, 8.0, 10.0)),
-        box_head=schema.BoxHead(roi_size=(2, 3, 4), channels=8, num_convs=1, hidden=32),
-        mask_head=schema.MaskHead(roi_size=(2, 3, 4), channels=8, num_convs=1),
-        detections=schema.Detections(max_detections=6),
+        fpn=model_schema.FPN(channels=8, levels=(2, 3)),
+        anchors=model_schema.Anchors(sizes=(((3.0, 4.0, 5.0),), ((5.0, 8.0, 10.0),))),
+        rpn=model_schema.RPN(
+            channels=8,
+            num_samples=64,
+            pre_nms_top_k=64,
+            post_nms_top_k=16,
+            train_pre_nms_top_k=64,
+            train_post_nms_top_k=16,
+        ),
+        rois=model_schema.Rois(num_samples=12, positive_fraction=0.33, canonical_size=(5.0, 8.0, 10.0)),
+        box_head=model_schema.BoxHead(roi_size=(2, 3, 4), channels=8, num_convs=1, hidden=32),
+        mask_head=model_schema.MaskHead(roi_size=(2, 3, 4), channels=8, num_convs=1),
+        keypoint_head=model_schema.KeypointHead(roi_size=(2, 3, 4), channels=8, num_convs=1),
+        detections=model_schema.Detections(max_detections=6),
     )
     tiny.train = schema.Train(
         **{"steps": 40, "warmup_steps": 2, "steps_per_loop": 5, "learning_rate": 5e-3, "checkpoint_steps": 20, **train}

@@ -119,7 +119,7 @@ def restore_latest(workdir, model, optimizer=None):
     Raises:
       InputError: the checkpoint cannot be read, or belongs to another network.
     """
-    path = _latest(pathlib.Path(workdir) / CHECKPOINTS)
+    path = latest(pathlib.Path(workdir) / CHECKPOINTS)
     if path is None:
         return None
     parts = {"model": model} if optimizer is None else {"model": model, "optimizer": optimizer}
@@ -144,7 +144,7 @@ def require_latest(workdir, model):
     return path
 
 
-def _latest(folder):
+def latest(folder):
     """The newest checkpoint of a folder, or None; also where a kill kept TensorFlow from noting which that is."""
     complete = [path.with_suffix("") for path in folder.glob("ckpt-*.index")]
     newest = max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)

@@ -1,6 +1,7 @@
 """The training loop: forward, loss, gradient, apply."""
 
 import dataclasses
+import functools
 import math
 import time
 
@@ -11,33 +12,50 @@ class NonFiniteError(RuntimeError):
     """A loss or the gradient became infinite or NaN."""
 
 
-def make_train_steps(strategy, model, optimizer, train_config):
-    """A compiled function that trains for several steps.
+def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=None):
+    """A compiled function that trains for several steps of one stage.
 
     Args:
       strategy: tf.distribute.Strategy under whose scope model and optimizer were made.
-      model: MaskRCNN, built.
-      optimizer: tf.keras optimizer.
+      model: MaskRCNN, built, of which the variables that train are trainable.
+      optimizer: tf.keras optimizer, built for all variables.
       train_config: the `train` section of a Config.
+      stage: what is learnt, one of `train_config.as_stages()`.
+      proposer: the MaskRCNN of an earlier stage that proposes the rois, or None.
 
     Returns:
       f(iterator, num_steps) -> dict of float32 scalars averaged over these steps: every loss, `total` (their weighted
-      sum) and `gradient_norm` (before clipping).
+      sum) and `gradient_norm` (before clipping; a step that loss scaling skips counts 0).
     """
     weights = dataclasses.asdict(train_config.loss_weights)
+    losses_of = functools.partial(model.compute_losses, learns=stage.learns, proposer=proposer)
+    # Float16 gradients are scaled, lest small ones become 0; the wrapped optimizer undoes it, and skips a step whose
+    # gradient is not finite.
+    scales = isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer)
 
     def replica_step(batch):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         seed = tf.stack([train_config.seed + 2 * replica, tf.cast(optimizer.iterations, tf.int32)])
-        with tf.GradientTape() as tape:
-            losses = model.compute_losses(batch, seed)
-            # Summed over replicas this is the mean over the global batch.
-            losses = {name: tf.reduce_sum(loss) / train_config.batch_size for name, loss in losses.items()}
-            total = tf.add_n([weights[name] * loss for name, loss in losses.items()])
         variables = model.trainable_variables
-        gradients = tape.gradient(total, variables)
-        summed = optimizer.aggregate_gradients(list(zip(gradients, variables, strict=True)))
-        clipped, norm = tf.clip_by_global_norm([gradient for gradient, _ in summed], train_config.clip_norm)
+        with tf.GradientTape() as tape:
+            # Summed over replicas this is the mean over the global batch.
+            losses = {
+                name: tf.reduce_sum(loss) / train_config.batch_size for name, loss in losses_of(batch, seed).items()
+            }
+            total = tf.add_n([weights[name] * loss for name, loss in losses.items()])
+            scaled = optimizer.get_scaled_loss(total) if scales else total
+        # What nothing of this stage reaches stays as it is.
+        pairs = [(g, v) for g, v in zip(tape.gradient(scaled, variables), variables, strict=True) if g is not None]
+        gradients, variables = zip(*pairs, strict=True)
+        if scales:
+            gradients = optimizer.get_unscaled_gradients(gradients)
+        replicas = tf.distribute.get_replica_context()
+        summed = replicas.all_reduce("SUM", list(gradients))
+        norm = tf.linalg.global_norm(summed)
+        clipped, _ = tf.clip_by_global_norm(summed, train_config.clip_norm, norm)
+        if scales:
+            # A scale that is too large is found out by an overflow, which is no fault until it cannot fall further.
+            norm = tf.where(tf.math.is_finite(norm) | (optimizer.loss_scale <= 1.0), norm, 0.0)
         optimizer.apply_gradients(zip(clipped, variables, strict=True), skip_gradients_aggregation=True)
         return {**losses, "total": total}, norm
 
@@ -46,7 +64,7 @@ def make_train_steps(strategy, model, optimizer, train_config):
         losses = {name: strategy.reduce("SUM", loss, axis=None) for name, loss in losses.items()}
         return {**losses, "gradient_norm": strategy.reduce("MEAN", norm, axis=None)}
 
-    names = [*weights, "total", "gradient_norm"]
+    names = [*model.loss_names(stage.learns), "total", "gradient_norm"]
 
     @tf.function
     def train_steps(iterator, num_steps):
@@ -59,14 +77,15 @@ def make_train_steps(strategy, model, optimizer, train_config):
     return train_steps
 
 
-def train(train_steps, iterator, optimizer, train_config, *, on_log, on_checkpoint):
-    """Runs `train_steps` until the configured number of steps, counted by the optimizer, is reached.
+def train(train_steps, iterator, optimizer, train_config, *, last_step, on_log, on_checkpoint):
+    """Runs `train_steps` until a number of steps, counted by the optimizer, is reached.
 
     Args:
       train_steps: from `make_train_steps`.
       iterator: of a distributed dataset.
       optimizer: its `iterations` says where to begin.
       train_config: the `train` section of a Config.
+      last_step: where to end.
       on_log: called as f(step, scalars) after every loop; scalars gain learning_rate and volumes_per_second.
       on_checkpoint: called as f(step) every checkpoint_steps and at the end.
 
@@ -74,10 +93,10 @@ def train(train_steps, iterator, optimizer, train_config, *, on_log, on_checkpoi
       NonFiniteError: names the first part that was not finite. No checkpoint is written then.
     """
     step = int(optimizer.iterations.numpy())
-    while step < train_config.steps:
+    while step < last_step:
         # A loop ends at every checkpoint, whether or not steps_per_loop divides checkpoint_steps.
         to_checkpoint = train_config.checkpoint_steps - step % train_config.checkpoint_steps
-        num_steps = min(train_config.steps_per_loop, train_config.steps - step, to_checkpoint)
+        num_steps = min(train_config.steps_per_loop, last_step - step, to_checkpoint)
         began = time.monotonic()
         scalars = {name: float(v) for name, v in train_steps(iterator, tf.constant(num_steps)).items()}
         seconds = time.monotonic() - began
@@ -86,7 +105,7 @@ def train(train_steps, iterator, optimizer, train_config, *, on_log, on_checkpoi
         scalars["learning_rate"] = float(optimizer.learning_rate.numpy())
         scalars["volumes_per_second"] = num_steps * train_config.batch_size / seconds
         on_log(step, scalars)
-        if step % train_config.checkpoint_steps == 0 or step == train_config.steps:
+        if step % train_config.checkpoint_steps == 0 or step == last_step:
             on_checkpoint(step)
 
 

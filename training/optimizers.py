@@ -1,35 +1,52 @@
-"""AdamW with linear warm-up and cosine decay."""
+"""AdamW with linear warm-up and cosine decay, anew in every stage of a training."""
 
 import math
 
 import tensorflow as tf
 
 
-class WarmupCosine(tf.keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly to the peak, then falls to zero along half a cosine (Loshchilov and Hutter 2017)."""
+class StagedWarmupCosine(tf.keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly to a stage's peak, then falls to zero along half a cosine (Loshchilov and Hutter 2017)."""
 
-    def __init__(self, peak, warmup_steps, steps):
+    def __init__(self, peaks, steps, warmup_steps):
+        """Makes the schedule.
+
+        Args:
+          peaks: learning rate of every stage.
+          steps: length of every stage.
+          warmup_steps: at the beginning of every stage, fewer than it has steps.
+        """
         super().__init__()
-        self.peak, self.warmup_steps, self.steps = peak, warmup_steps, steps
+        self.peaks, self.steps, self.warmup_steps = tuple(peaks), tuple(steps), warmup_steps
 
     def __call__(self, step):
         """Learning rate at a step, float32."""
         step = tf.cast(step, tf.float32)
+        ends = tf.cumsum(tf.constant(self.steps, tf.float32))
+        stage = tf.minimum(tf.reduce_sum(tf.cast(step >= ends, tf.int32)), len(self.steps) - 1)
+        length, peak = tf.gather(tf.constant(self.steps, tf.float32), stage), tf.gather(tf.constant(self.peaks), stage)
+        step -= tf.gather(ends, stage) - length
         warmup = (step + 1.0) / max(self.warmup_steps, 1)
-        progress = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
+        progress = (step - self.warmup_steps) / (length - self.warmup_steps)
         cosine = 0.5 * (1.0 + tf.cos(math.pi * tf.clip_by_value(progress, 0.0, 1.0)))
-        return self.peak * tf.minimum(warmup, cosine)
+        return peak * tf.minimum(warmup, cosine)
 
     def get_config(self):
         """The arguments of the constructor."""
-        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "steps": self.steps}
+        return {"peaks": self.peaks, "steps": self.steps, "warmup_steps": self.warmup_steps}
 
 
 def make(train_config):
-    """The optimizer of the `train` section; biases, scales and offsets are not decayed."""
-    optimizer = tf.keras.optimizers.AdamW(
-        WarmupCosine(train_config.learning_rate, train_config.warmup_steps, train_config.steps),
-        weight_decay=train_config.weight_decay,
+    """The optimizer of the `train` section; biases, scales and offsets are not decayed.
+
+    With precision mixed_float16 it scales the loss, and skips a step whose gradient is not finite.
+    """
+    stages = train_config.as_stages()
+    schedule = StagedWarmupCosine(
+        [stage.learning_rate for stage in stages], [stage.steps for stage in stages], train_config.warmup_steps
     )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer = tf.keras.optimizers.AdamW(schedule, weight_decay=train_config.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "alpha"])
+    if train_config.precision == "mixed_float16":
+        optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
     return optimizer

@@ -83,8 +83,8 @@ command_line.run(main)
             (["--config.train.steps=many"], "many"),
             (["--config.train.steps=1.5"], "1.5"),
             (
-                ["--config.input.rotate_planes=()", "--config.input.patch_size=(60, 64, 64)"],
-                "expected a multiple of the coarsest stride (16, 16, 16)",
+                ["--config.input.patch_size=(60, 64, 64)"],
+                "config input.rotate_planes: expected axes of equal patch_size (60, 64, 64), came (0, 1)",
             ),
             (["--config.input.patch_size=64"], "patch_size"),
             (["--config.model.rpn.nms_iou=1.5"], "config model.rpn.nms_iou: expected a number in [0, 1], came 1.5"),

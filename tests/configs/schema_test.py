@@ -2,14 +2,16 @@ import dataclasses
 import importlib
 import json
 import pathlib
+import re
 
 import pytest
 
-from configs import schema
+from configs import model_schema, schema
 from tests import tiny
 
 FOLDER = pathlib.Path(schema.__file__).parent
-EXPERIMENTS = sorted({path.stem for path in FOLDER.glob("*.py")} - {"__init__", "schema", "command_line"})
+NOT_EXPERIMENTS = ("schema", "model_schema", "checks", "command_line", "backbones", "training_forms")
+EXPERIMENTS = sorted({path.stem for path in FOLDER.glob("*.py")} - {"__init__", *NOT_EXPERIMENTS})
 TRIPLE = "three integers >= 1 (z, y, x)"
 NUMBERS = "three numbers > 0 (z, y, x)"
 SHARE = "a number in [0, 1]"
@@ -72,7 +74,7 @@ WRONG = [
     # model.backbone
     ("model.backbone.stem_stride", (2, 2), TRIPLE),
     ("model.backbone.stem_channels", 0, ">= 1"),
-    ("model.backbone.stem_kernel", 0, ">= 1"),
+    ("model.backbone.stem_kernel", (3, 3, 0), TRIPLE),
     ("model.backbone.stage_channels", (32, 64, "x"), "integers >= 1"),
     ("model.backbone.stage_channels", (32, 64, 0), "integers >= 1"),
     ("model.backbone.stage_channels", (32, 64.0, 64), "integers >= 1"),
@@ -83,11 +85,29 @@ WRONG = [
     ("model.backbone.stage_blocks", (1, 2), "3 entries, one per stage"),
     ("model.backbone.stage_strides", COARSEST[:2], "3 entries, one per stage"),
     ("model.backbone.stage_strides", (2, 2, 2), TRIPLE, "model.backbone.stage_strides", 2),
-    ("model.backbone.norm", "layer", "one of group, batch, none"),
-    ("model.backbone.norm_groups", 0, ">= 1"),
+    ("model.backbone.stage_kernels", COARSEST[:2], "3 entries, one per stage"),
+    ("model.backbone.kind", "vgg", "one of resnet, plain"),
+    ("model.backbone.block", "wide", "one of basic, bottleneck"),
+    ("model.backbone.cardinality", 2, "1 without bottleneck blocks"),
+    ("model.backbone.bottleneck_ratio", 0, ">= 1"),
+    ("model.backbone.width_multiplier", 0.0, "> 0"),
+    ("model.backbone.dropout", 1.0, "a number in [0, 1)"),
+    ("model.backbone.stochastic_depth", -0.1, "a number in [0, 1)"),
+    # model.style
+    ("model.style.norm", "layer", "one of group, batch, sync_batch, frozen_batch, instance, none"),
+    ("model.style.norm_groups", 0, ">= 1"),
+    ("model.style.activation", "tanh", "one of relu, leaky_relu, prelu"),
+    ("model.style.initializer", "zeros", "one of he_normal, he_uniform, glorot_normal, glorot_uniform"),
+    ("model.style.l2", -1.0, ">= 0"),
+    # model.fpn
+    ("model.fpn.channels", 0, ">= 1"),
+    ("model.fpn.levels", (3, 2), "consecutive levels of the backbone's (1, 2, 3, 4)"),
+    ("model.fpn.levels", (4, 5), "consecutive levels of the backbone's (1, 2, 3, 4)"),
+    ("model.fpn.levels", (), "consecutive levels of the backbone's (1, 2, 3, 4)"),
+    ("model.fpn.extra", "both", "one of none, pool, conv"),
+    ("model.fpn.upsampling", "cubic", "one of nearest, trilinear"),
     # model
-    ("model.fpn_channels", 0, ">= 1"),
-    ("model.anchors.sizes", ((8.0,),), "3 entries, one per backbone stage"),
+    ("model.anchors.sizes", ((8.0,),), "3 entries, one per level of the pyramid"),
     ("model.anchors.sizes", ((), (), ()), "a non-empty tuple of sizes for every level", "model.anchors.sizes", ()),
     (
         "model.anchors.sizes",
@@ -109,6 +129,16 @@ WRONG = [
     ("model.rpn.num_samples", 0, ">= 1"),
     ("model.rpn.pre_nms_top_k", 0, ">= 1"),
     ("model.rpn.post_nms_top_k", 0, ">= 1"),
+    ("model.rpn.train_pre_nms_top_k", 0, ">= 1"),
+    ("model.rpn.train_post_nms_top_k", 0, ">= 1"),
+    ("model.rpn.atss_candidates", 0, ">= 1"),
+    ("model.rpn.hard_negative_pool", 0, ">= 1"),
+    ("model.rpn.min_size", -1.0, ">= 0"),
+    ("model.rpn.objectness", "both", "one of sigmoid, softmax"),
+    ("model.rpn.class_loss", "hinge", "one of cross_entropy, focal"),
+    ("model.rpn.box_loss", "l2", "one of smooth_l1, giou, diou, ciou"),
+    ("model.rpn.assignment", "all", "one of iou, atss"),
+    ("model.rpn.sampling", "all", "one of balanced, hard_negative"),
     ("model.rois.num_samples", 0, ">= 1"),
     ("model.rois.positive_fraction", -1.0, SHARE),
     ("model.rois.positive_iou", 1.1, SHARE),
@@ -117,6 +147,22 @@ WRONG = [
     ("model.box_head.roi_size", (7, 7), TRIPLE),
     ("model.box_head.hidden", 0, ">= 1"),
     ("model.box_head.num_convs", -1, ">= 0"),
+    ("model.box_head.dropout", 1.0, "a number in [0, 1)"),
+    ("model.box_head.class_loss", "hinge", "one of cross_entropy, focal"),
+    ("model.box_head.box_loss", "l2", "one of smooth_l1, giou, diou, ciou"),
+    ("model.box_head.class_weights", (1.0, 2.0), "none or 4 numbers >= 0, background first"),
+    ("model.box_head.class_weights", (1.0, 2.0, -1.0, 1.0), "none or 4 numbers >= 0, background first"),
+    ("model.box_head.cascade_ious", (0.6, 0.5), "rising numbers between 0 and 1"),
+    ("model.box_head.cascade_ious", (0.0, 0.5), "rising numbers between 0 and 1"),
+    ("model.attribute_head.scale", "sqrt", "one of log, linear"),
+    ("model.attribute_head.hidden", 0, ">= 1"),
+    ("model.attribute_head.num_dense", -1, ">= 0"),
+    ("model.attribute_head.beta", 0.0, "> 0"),
+    ("model.keypoint_head.roi_size", (7, 7), TRIPLE),
+    ("model.keypoint_head.channels", 0, ">= 1"),
+    ("model.keypoint_head.num_convs", -1, ">= 0"),
+    ("model.detections.suppression", "all", "one of nms, soft_linear, soft_gaussian"),
+    ("model.detections.soft_sigma", 0.0, "> 0"),
     ("model.mask_head.roi_size", (7, 7, 0), TRIPLE),
     ("model.mask_head.channels", 0, ">= 1"),
     ("model.mask_head.num_convs", -1, ">= 0"),
@@ -135,8 +181,14 @@ WRONG = [
     ("train.weight_decay", -1e-4, ">= 0"),
     ("train.seed", -1, "in [0, 2^30)"),
     ("train.seed", 2**30, "in [0, 2^30)"),
-    ("train.warmup_steps", -1, "in [0, train.steps {steps})"),
-    ("train.warmup_steps", 99999, "in [0, train.steps {steps})"),
+    ("train.warmup_steps", -1, "in [0, {steps}), the steps of stage joint"),
+    ("train.warmup_steps", 99999, "in [0, {steps}), the steps of stage joint"),
+    ("train.precision", "float64", "one of float32, mixed_bfloat16, mixed_float16"),
+    ("train.inflate", "mirror", "one of centre, repeat"),
+    ("train.classifier_crop", (8, 8), TRIPLE),
+    ("train.stages", ("joint",), "a tuple of Stage", "train.stages", "joint"),
+    ("data.attributes", ("a", "a"), "different, non-empty names other than class"),
+    ("data.attributes", ("class",), "different, non-empty names other than class"),
     # inference
     ("inference.overlap", (64, 0, 0), "three integers in [0, patch_size (64, 64, 64))"),
     ("inference.overlap", (16.0, 16, 16), "three integers in [0, patch_size (64, 64, 64))"),
@@ -144,14 +196,6 @@ WRONG = [
     ("inference.overlap", (8, 8), "three integers in [0, patch_size (64, 64, 64))"),
     ("inference.merge_iou", 1.5, SHARE),
     ("inference.max_detections", 0, ">= 1"),
-    # Together.
-    (
-        "model.backbone.stem_stride",
-        (2, 2, 16),
-        "a multiple of the coarsest stride (16, 16, 128)",
-        "input.patch_size",
-        (64, 64, 64),
-    ),
 ]
 
 
@@ -187,14 +231,21 @@ class ValidateTest:
         assert config.validate().train.learning_rate == 1
 
     @pytest.mark.parametrize(
-        ("section", "field"), [("backbone", "stem_channels"), ("box_head", "channels"), ("mask_head", "channels")]
+        ("section", "field", "value"),
+        [
+            ("backbone", "stem_channels", 20),
+            ("backbone", "stage_channels", (32, 20, 64)),
+            ("box_head", "channels", 20),
+            ("mask_head", "channels", 20),
+        ],
     )
-    def test_channels_that_do_not_fall_into_groups(self, section, field):
+    def test_channels_that_do_not_fall_into_groups(self, section, field, value):
         config = schema.Config()
-        setattr(getattr(config.model, section), field, 20)
-        with pytest.raises(ValueError, match="expected a multiple of norm_groups 8, came 20"):
+        setattr(getattr(config.model, section), field, value)
+        expected = r"config model.* expected a multiple of model\.style\.norm_groups 8, came 20"
+        with pytest.raises(ValueError, match=expected):
             config.validate()
-        config.model.backbone.norm = "batch"
+        config.model.style.norm = "batch"
         assert config.validate() is config
 
     def test_delta_weights_are_six(self):
@@ -221,8 +272,56 @@ class ValidateTest:
 
 class StridesTest:
     def test_steps_of_each_axis_multiply(self):
-        backbone = schema.Backbone(stem_stride=(1, 2, 2), stage_strides=((1, 1, 1), (2, 2, 3), (1, 2, 1)))
-        assert backbone.strides() == [(1, 2, 2), (2, 4, 6), (2, 8, 6)]
+        backbone = model_schema.Backbone(stem_stride=(1, 2, 2), stage_strides=((1, 1, 1), (2, 2, 3), (1, 2, 1)))
+        assert backbone.strides() == {1: (1, 2, 2), 2: (1, 2, 2), 3: (2, 4, 6), 4: (2, 8, 6)}
+
+    def test_stem_pool_counts_from_the_first_stage_on(self):
+        backbone = model_schema.Backbone(stem_stride=(1, 2, 2), stem_pool=(1, 2, 2), stage_strides=((1, 1, 1),) * 3)
+        assert backbone.strides() == {1: (1, 2, 2), 2: (1, 4, 4), 3: (1, 4, 4), 4: (1, 4, 4)}
+
+    def test_plain_backbone_has_no_stem(self):
+        backbone = model_schema.Backbone(kind="plain", stage_strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)))
+        assert backbone.strides() == {1: (1, 1, 1), 2: (1, 2, 2), 3: (2, 4, 4)}
+
+    def test_extra_level_of_the_pyramid_is_coarser_by_two(self):
+        model = model_schema.Model()
+        model.fpn.levels, model.fpn.extra = (3, 4), "pool"
+        assert model.strides() == [(8, 8, 8), (16, 16, 16), (32, 32, 32)]
+
+
+class StagesTest:
+    def test_without_stages_everything_is_learnt_jointly(self):
+        stages = schema.Train(steps=70, learning_rate=0.5).as_stages()
+        assert stages == (schema.Stage("joint", 70, 0.5, ("rpn", "heads"), ("all",), ""),)
+
+    @pytest.mark.parametrize(
+        ("stage", "words"),
+        [
+            ({"name": ""}, "train.stages name: expected a new name, came ''"),
+            ({"name": "a"}, "train.stages name: expected a new name, came 'a'"),
+            ({"steps": 0}, "train.stages b steps: expected >= 1, came 0"),
+            ({"steps": 2.5}, "train.stages b steps: expected int, came 2.5"),
+            ({"learning_rate": 0.0}, "train.stages b learning_rate: expected > 0, came 0.0"),
+            ({"learns": ()}, "train.stages b learns: expected rpn, heads, both, or classifier alone, came ()"),
+            (
+                {"learns": ("rpn", "classifier")},
+                "train.stages b learns: expected rpn, heads, both, or classifier alone, came ('rpn', 'classifier')",
+            ),
+            ({"trainable": ()}, "train.stages b trainable: expected at least one pattern, came ()"),
+            ({"proposals_of": "c"}, "train.stages b proposals_of: expected an earlier stage of a, came 'c'"),
+            ({"steps": 50}, "train.warmup_steps: expected in [0, 50), the steps of stage b, came 100"),
+        ],
+    )
+    def test_message_names_the_stage(self, stage, words):
+        config = schema.Config()
+        config.train.stages = (schema.Stage("a"), schema.Stage(**{"name": "b", **stage}))
+        with pytest.raises(ValueError, match=f"^{re.escape(f'config {words}')}$"):
+            config.validate()
+
+    def test_json_keeps_stages(self):
+        config = schema.Config()
+        config.train.stages = (schema.Stage("a"), schema.Stage("b", learns=("heads",), proposals_of="a"))
+        assert schema.from_json(schema.to_json(config)).train.stages == config.train.stages
 
 
 class JsonTest:
@@ -242,7 +341,7 @@ class JsonTest:
         ("text", "words"),
         [
             ("{", "Expecting property name"),
-            ("[1, 2]", "'list' object has no attribute 'items'"),
+            ("[1, 2]", "'int' object has no attribute 'items'"),
             ('{"train": 3}', "'int' object has no attribute 'items'"),
             ('{"optimiser": {}}', "unexpected keyword argument 'optimiser'"),
             ('{"train": {"momentum": 0.9}}', "unexpected keyword argument 'momentum'"),

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from data.cases import CaseFiles, find_cases, load_case, write_case_classes
+from data import instance_table
+from data.cases import CaseFiles, find_cases, load_case
 from data.errors import InputError
 from data.writers import write_volume
 
@@ -46,8 +47,8 @@ def write_case(folder, labels, *, suffix=".npz", labels_spacing=SPACING, classes
     return files
 
 
-def load(files, *, labels="instances", classes=CLASSES, min_voxels=1):
-    return load_case(files, labels=labels, classes=classes, min_voxels=min_voxels)
+def load(files, *, labels="instances", classes=CLASSES, min_voxels=1, attributes=()):
+    return load_case(files, labels=labels, classes=classes, min_voxels=min_voxels, attributes=attributes)
 
 
 class FindCasesTest:
@@ -181,15 +182,16 @@ class LoadInstancesTest:
         case, _ = load(write_case(tmp_path, instances()[..., None]), classes=("cell",))
         assert case.instance_ids.shape == SHAPE
 
-    def test_class_files_that_write_case_classes_makes(self, tmp_path):
+    def test_tables_that_the_project_writes(self, tmp_path):
         ids = np.where(instances() == 9, 2, instances() == 2).astype(np.int32)
         files = write_case(tmp_path, ids)
-        write_case_classes(tmp_path / "a_labels.json", ["cuboid", "ellipsoid"])
-        assert json.loads((tmp_path / "a_labels.json").read_text()) == {
-            "1": "cuboid",
-            "2": "ellipsoid",
-        }
+        instance_table.write(tmp_path / "a_labels.json", ["cuboid", "ellipsoid"])
         np.testing.assert_array_equal(load(files)[0].class_ids, [2, 1])
+        values = np.array([[12.5, np.nan], [3, -1]], np.float32)
+        instance_table.write(tmp_path / "a_labels.json", ["cuboid", "ellipsoid"], ("energy", "charge"), values)
+        case, _ = load(files, attributes=("energy", "charge"))
+        np.testing.assert_array_equal(case.class_ids, [2, 1])
+        np.testing.assert_array_equal(case.attributes, values)
 
     def test_small_instance_without_class_is_no_less_wrong(self, tmp_path):
         files = write_case(tmp_path, instances(), classes={"9": 1, "2": 1})
@@ -214,6 +216,56 @@ class LoadInstancesTest:
     def test_classes_that_do_not_fit(self, tmp_path, table, words):
         with pytest.raises(InputError, match=words):
             load(write_case(tmp_path, instances(), classes=table))
+
+
+# Neither in the order of the ids nor in that of the config.
+TABLE = {
+    "70000": {"class": "ellipsoid", "energy": 70.5, "charge": 7},
+    "2": {"class": "cuboid", "energy": 2.5, "charge": None, "time": 0},
+    "9": "cuboid",
+}
+NAMES = ("charge", "energy")
+
+
+class AttributesTest:
+    def test_follow_their_instances(self, tmp_path):
+        case, left_out = load(write_case(tmp_path, instances(), classes=TABLE), attributes=NAMES)
+        np.testing.assert_array_equal(case.class_ids, [2, 2, 1])  # ids 2, 9, 70000
+        np.testing.assert_array_equal(case.attributes, [[np.nan, 2.5], [np.nan, np.nan], [7, 70.5]])
+        assert case.attributes.dtype == np.float32
+        assert left_out == {"below_min_voxels": 0, "attribute time unlisted": 1}
+
+    def test_of_small_instances_go_with_them(self, tmp_path):
+        files = write_case(tmp_path, instances(), classes={**TABLE, "9": {"class": 1, "energy": 9, "charge": 8}})
+        case, left_out = load(files, attributes=NAMES, min_voxels=3)
+        np.testing.assert_array_equal(case.attributes, [[8, 9]])
+        assert left_out == {"below_min_voxels": 2, "attribute time unlisted": 1}
+
+    def test_that_nobody_asked_for_are_counted(self, tmp_path):
+        case, left_out = load(write_case(tmp_path, instances(), classes=TABLE))
+        assert case.attributes.shape == (3, 0)
+        assert left_out == {
+            "below_min_voxels": 0,
+            "attribute charge unlisted": 2,
+            "attribute energy unlisted": 2,
+            "attribute time unlisted": 1,
+        }
+
+    def test_are_unknown_without_a_table(self, tmp_path):
+        case, _ = load(write_case(tmp_path, instances()), classes=("cell",), attributes=NAMES)
+        np.testing.assert_array_equal(case.attributes, np.full((3, 2), np.nan))
+        case, _ = load(write_case(tmp_path, (instances() == 9).astype(np.uint8)), labels="semantic", attributes=("a",))
+        np.testing.assert_array_equal(case.attributes, [[np.nan]])
+
+    @pytest.mark.parametrize("classes", [None, {}, {"1": {"class": 1, "energy": 2}}])
+    def test_no_objects(self, tmp_path, classes):
+        case, _ = load(write_case(tmp_path, np.zeros(SHAPE, np.uint8), classes=classes), attributes=NAMES)
+        assert (case.attributes.shape, case.attributes.dtype) == ((0, 2), np.float32)
+
+    def test_that_are_no_numbers(self, tmp_path):
+        files = write_case(tmp_path, instances(), classes={"9": {"class": 1, "energy": "high"}})
+        with pytest.raises(InputError, match=r"a_labels.json: id 9: energy: expected a finite number .* got 'high'"):
+            load(files, attributes=NAMES)
 
 
 class LoadSemanticTest:

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from configs import schema
-from data import convert, records, synthetic
-from data.cases import SPLITS, find_cases, write_case_classes
+from data import convert, instance_table, records, synthetic
+from data.cases import SPLITS, find_cases
 from data.errors import InputError
 from data.readers import read_volume
 from data.writers import write_volume
@@ -72,7 +72,7 @@ class SyntheticTest:
         assert manifest["num_cases"] == {"train": 3, "val": 2, "test": 1}
         assert manifest["largest_shape"] == list(SHAPE)
         assert manifest["spacing_median"] == [1.0, 1.0, 1.0]
-        assert manifest["num_attributes"] == 0
+        assert (manifest["attributes"], manifest["num_attributes"]) == ([], 0)
         found = read_records(tmp_path / "out")
         assert manifest["max_instances"] == max(len(case["class_ids"]) for cases in found.values() for case in cases)
         for split, cases in found.items():
@@ -170,10 +170,76 @@ class FolderTest:
 
     def test_a_class_that_the_config_does_not_know(self, tmp_path):
         write_cases(tmp_path / "in", ["a"])
-        write_case_classes(tmp_path / "in" / "a_labels.json", ["cell"] * 2 + ["?"] * 4 + ["wall"])
+        instance_table.write(tmp_path / "in" / "a_labels.json", ["cell"] * 2 + ["?"] * 4 + ["wall"])
         with pytest.raises(InputError, match=r"a_labels.*(wall|\?)"):
             convert.convert(folder_config(tmp_path / "in"), tmp_path / "out", progress=False)
         assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+class AttributesTest:
+    def write(self, folder):
+        """Two cases, of whose cells 3 and 7 not all is known."""
+        write_cases(folder, ["a_train", "b_val"])
+        tables = {
+            "a_train": {"3": {"class": "cell", "energy": 0.1}, "7": {"class": "cell", "charge": -1, "energy": 7}},
+            "b_val": {"3": "cell", "7": {"class": 1, "charge": 2, "energy": None, "time": 1, "note": ""}},
+        }
+        for name, table in tables.items():
+            (folder / f"{name}_labels.json").write_text(json.dumps(table))
+
+    @pytest.mark.parametrize("names", [("charge", "energy"), ("energy", "charge")])
+    def test_reach_the_records_and_are_counted(self, tmp_path, names):
+        self.write(tmp_path / "in")
+        config = folder_config(tmp_path / "in", attributes=names)
+        manifest = convert.convert(config, tmp_path / "out", progress=False)
+        assert (manifest["attributes"], manifest["num_attributes"]) == (list(names), 2)
+        assert manifest["dropped"] == {
+            "below_min_voxels": 0,
+            "attribute charge unknown": 2,
+            "attribute energy unknown": 2,
+            "attribute note unlisted": 1,
+            "attribute time unlisted": 1,
+        }
+        found = read_records(tmp_path / "out")
+        order = [names.index(name) for name in ("charge", "energy")]
+        nan = np.nan
+        for split, expected in (("train", [[nan, 0.1], [-1, 7]]), ("val", [[nan, nan], [2, nan]])):
+            np.testing.assert_array_equal(found[split][0]["attributes"][:, order], np.float32(expected))
+        lines = convert.summary(manifest).splitlines()
+        assert "left out: 0 instances (below_min_voxels)" in lines
+        assert "left out: 2 values (attribute energy unknown)" in lines
+        assert "left out: 1 values (attribute time unlisted)" in lines
+
+    def test_of_small_instances_are_not_counted(self, tmp_path):
+        self.write(tmp_path / "in")
+        config = folder_config(tmp_path / "in", attributes=("energy",), min_voxels=2)
+        manifest = convert.convert(config, tmp_path / "out", progress=False)
+        assert manifest["dropped"]["below_min_voxels"] == 2
+        assert manifest["dropped"]["attribute energy unknown"] == 1
+
+    def test_come_back_from_written_files(self, tmp_path):
+        self.write(tmp_path / "in")
+        config = folder_config(tmp_path / "in", attributes=("charge", "energy"))
+        convert.convert(config, tmp_path / "direct", progress=False)
+        totals = convert.write_files(config, tmp_path / "files", progress=False)
+        assert totals["attributes"] == ["charge", "energy"]
+        written = json.loads((tmp_path / "files" / "labels" / "a_train.json").read_text())
+        assert written == {
+            "1": {"class": "cell", "charge": None, "energy": 0.1},
+            "2": {"class": "cell", "charge": -1.0, "energy": 7.0},
+        }
+        config.source = str(tmp_path / "files")
+        convert.convert(config, tmp_path / "again", progress=False)
+        direct, again = read_records(tmp_path / "direct"), read_records(tmp_path / "again")
+        for split in ("train", "val"):
+            np.testing.assert_array_equal(direct[split][0]["attributes"], again[split][0]["attributes"])
+
+    def test_synthetic_objects_have_none_that_are_known(self, tmp_path):
+        config = synthetic_config(count=(2, 2))
+        config.attributes = ("energy",)
+        manifest = convert.convert(config, tmp_path / "out", progress=False)
+        assert manifest["dropped"] == {"below_min_voxels": 0, "attribute energy unknown": 12}
+        np.testing.assert_array_equal(read_records(tmp_path / "out")["val"][0]["attributes"], [[np.nan]] * 2)
 
 
 class OutputTest:

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 
 from configs import schema
-from data import convert, pipeline, records
+from data import convert, instance_table, pipeline, records
 from data.errors import InputError
+from data.writers import write_volume
 from ops import masks
 
 SHAPE = (9, 11, 14)
@@ -52,6 +53,28 @@ def assert_equal_batches(ours, theirs):
         assert a.keys() == b.keys()
         for key in a:
             np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def make_measured_records(folder):
+    """Records of 3 + 3 cases; the first attribute of an instance is its intensity, the second is known of even ones."""
+    intensity = itertools.count(1)
+    for name in ("a_train", "b_train", "c_train", "d_val", "e_val", "f_val"):
+        ids = np.zeros(SHAPE, np.uint8)
+        ids[1:4, 1:5, 2:6], ids[5:8, 6:10, 7:13] = 1, 2
+        one, two = next(intensity), next(intensity)
+        write_volume(folder / "files" / f"{name}_image.nii.gz", np.float32([0, one, two])[ids], (1, 1, 1))
+        write_volume(folder / "files" / f"{name}_labels.nii.gz", ids, (1, 1, 1))
+        values = np.array([[one, np.nan], [two, 10 * two]])
+        instance_table.write(folder / "files" / f"{name}_labels.json", ["cell"] * 2, ("light", "energy"), values)
+    config = schema.Data(source=str(folder / "files"), classes=("cell",), attributes=("light", "energy"))
+    return folder / "records", convert.convert(config, folder / "records", progress=False)
+
+
+def assert_measured(ids, volume, attributes):
+    """The rows of attributes belong to ids 1..N, as `make_measured_records` made them."""
+    for instance, (light, energy) in enumerate(attributes, start=1):
+        assert np.unique(volume[ids == instance]).tolist() == [light]
+        np.testing.assert_array_equal(energy, np.nan if light % 2 else 10 * light)
 
 
 class TruthTest:
@@ -225,6 +248,24 @@ class TrainBatchesTest:
             assert batch["valid"].tolist() == [[True]]
             assert set(np.unique(batch["instance_ids"])) == {0, 1}
 
+    @pytest.mark.parametrize("mosaic", [(1, 1, 1), (2, 1, 2)])
+    def test_attributes_go_with_their_instances_and_unknown_ones_stay_unknown(self, tmp_path, mosaic):
+        config = input_config(
+            patch_size=(12, 10, 12), mosaic=mosaic, max_instances=9, normalization="none", rotate_planes=((0, 2),)
+        )
+        config.intensity_scale = config.intensity_shift = 0.0
+        batches = pipeline.train_batches(*make_measured_records(tmp_path), config, batch_size=2, seed=0)
+        unknown = 0
+        for batch in first(batches, 5):
+            assert batch["attributes"].shape == (2, 9, 2)
+            assert not batch["attributes"][~batch["valid"]].any()
+            for ids, volume, attributes, valid in zip(
+                *(batch[key] for key in ("instance_ids", "volume", "attributes", "valid")), strict=True
+            ):
+                assert_measured(ids, volume, attributes[valid])
+                unknown += np.isnan(attributes[valid, 1]).sum()
+        assert unknown > 5
+
     @pytest.mark.parametrize(("num_train", "one_shard_each", "workers"), [(4, True, 2), (3, True, 2), (3, False, 3)])
     def test_workers_share_the_cases_among_them(self, tmp_path, num_train, one_shard_each, workers):
         manifest = make_records(tmp_path / "out", num_train=num_train, one_shard_each=one_shard_each)
@@ -323,6 +364,16 @@ class VolumesTest:
             kinds |= set(zip(case["class_ids"].tolist(), sizes.tolist(), strict=True))
         sizes = np.bincount(found["instance_ids"].ravel())[1:]
         assert set(zip(found["class_ids"].tolist(), sizes.tolist(), strict=True)) == kinds
+
+    @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1)])
+    def test_attributes_go_with_their_instances_and_unknown_ones_stay_unknown(self, tmp_path, mosaic):
+        patch_size = tuple(m * size for m, size in zip(mosaic, SHAPE, strict=True))
+        config = input_config(patch_size=patch_size, mosaic=mosaic, normalization="none")
+        found = list(pipeline.volumes(*make_measured_records(tmp_path), "val", config))
+        for volume in found:
+            assert_measured(volume["instance_ids"], volume["volume"], volume["attributes"])
+        lights = np.concatenate([volume["attributes"][:, 0] for volume in found])
+        assert sorted(lights.tolist()) == [7, 8, 9, 10, 11, 12]
 
     @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1)])
     def test_no_instances(self, tmp_path, mosaic):

@@ -96,6 +96,7 @@ class RoundTripTest:
 
     def test_everything_else_comes_back(self):
         case = make_case(num_instances=4, num_attributes=2)
+        case.attributes[1, 0] = np.nan  # unknown
         found = parsed(case)
         np.testing.assert_array_equal(found["instance_ids"], case.instance_ids)
         np.testing.assert_array_equal(found["class_ids"], [1, 2, 3, 1])
@@ -226,6 +227,23 @@ class ManifestTest:
             records.check_matches(manifest, ("nucleus", "cell"), 1)
         with pytest.raises(InputError, match=r"the config's 2 channel\(s\), came 1"):
             records.check_matches(manifest, ("cell", "nucleus"), 2)
+
+    def test_other_attributes_are_refused(self, tmp_path):
+        manifest = write_manifest(tmp_path, attributes=["energy", "charge"])
+        assert records.check_matches(manifest, ("cell", "nucleus"), 1, ("energy", "charge")) is None
+        for mine in ((), ("energy",), ("charge", "energy")):
+            with pytest.raises(InputError) as caught:
+                records.check_matches(manifest, ("cell", "nucleus"), 1, mine)
+            assert str(caught.value) == (
+                f"records: expected the config's attributes {list(mine)}, came ['energy', 'charge']"
+            )
+
+    def test_a_manifest_that_names_no_attributes_has_none(self, tmp_path):
+        manifest = write_manifest(tmp_path)
+        assert "attributes" not in manifest
+        assert records.check_matches(manifest, ("cell", "nucleus"), 1, ()) is None
+        with pytest.raises(InputError, match=r"the config's attributes \['energy'\], came \[\]"):
+            records.check_matches(manifest, ("cell", "nucleus"), 1, ("energy",))
 
 
 class ShardWriterTest:

@@ -71,3 +71,31 @@ class MatchVolumeTest:
         match = matching.match_volume(detections([(0.6, 0.6, 0.6, 1.4, 1.4, 1.4)], [0.9], [2]), truth(), 0.5)
         np.testing.assert_allclose(match.box_iou, [[0.8**3 / 24, 0]], rtol=1e-5)
         np.testing.assert_array_equal(match.mask_iou, [[0, 0]])
+
+
+class MeasuredTest:
+    def test_attributes_and_landmarks_are_handed_on(self):
+        attributes = np.arange(10, dtype=np.float32).reshape(5, 2)
+        keypoints = np.arange(105, dtype=np.float32).reshape(5, 7, 3)
+        found = detections(BOXES, [0.9, 0.8], [2, 1])
+        found |= {"attributes": tf.constant(attributes), "keypoints": tf.constant(keypoints)}
+        true = np.array([[np.nan, 1], [2, 3]], np.float32)
+        match = matching.match_volume(found, truth() | {"attributes": true}, 0.5)
+        np.testing.assert_array_equal(match.attributes, attributes[:2])
+        np.testing.assert_array_equal(match.gt_attributes, true)
+        np.testing.assert_array_equal(match.keypoints, keypoints[:2])
+        # Centroid, then the middles of the faces, half a voxel inside: z_min, z_max, y_min, y_max, x_min, x_max.
+        expected = [[2.5, 4, 8], [1.5, 4, 8], [3.5, 4, 8], [2.5, 2.5, 8], [2.5, 5.5, 8], [2.5, 4, 5.5], [2.5, 4, 10.5]]
+        np.testing.assert_allclose(match.gt_keypoints[1], expected, atol=1e-5)
+        np.testing.assert_allclose(match.gt_keypoints[0, 0], [1, 1.5, 2], atol=1e-5)
+
+    def test_nothing_found_and_nothing_true(self):
+        found = detections([], [], [])
+        found |= {"attributes": tf.zeros([5, 2]), "keypoints": tf.zeros([5, 7, 3])}
+        match = matching.match_volume(found, truth([], []) | {"attributes": np.zeros((0, 2), np.float32)}, 0.5)
+        assert match.attributes.shape == match.gt_attributes.shape == (0, 2)
+        assert match.keypoints.shape == match.gt_keypoints.shape == (0, 7, 3)
+
+    def test_networks_without_the_heads_have_none(self):
+        match = matching.match_volume(detections(BOXES, [0.9, 0.8], [2, 1]), truth(), 0.5)
+        assert match.attributes is match.gt_attributes is match.keypoints is match.gt_keypoints is None

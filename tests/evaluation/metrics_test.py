@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from data.errors import InputError
-from evaluation.metrics import VolumeMatch, average_precision, box_iou, greedy_match, mask_iou, summarize, table
+from evaluation.metrics import (
+    VolumeMatch,
+    average_precision,
+    box_iou,
+    greedy_match,
+    mask_iou,
+    matched,
+    summarize,
+    table,
+)
 
 CLASSES = ("ellipsoid", "cuboid", "pyramid")
 
@@ -82,6 +91,17 @@ class GreedyMatchTest:
     def test_nothing_to_match(self, num_detections, num_truths):
         iou = np.zeros((num_detections, num_truths), np.float32)
         assert greedy_match(iou, np.ones(num_detections), 0.5).tolist() == [-1] * num_detections
+
+
+class MatchedTest:
+    def test_pairs_at_half_overlap_whatever_the_class(self):
+        volume = _volume([[0.1, 0.5], [0.9, 0.6], [0.49, 0.8]], [0.7, 0.8, 0.6], [1, 1, 1], [2, 3])
+        detections, truths = matched(volume)
+        assert (detections.tolist(), truths.tolist()) == ([0, 1], [1, 0])
+
+    def test_nothing_to_match(self):
+        detections, truths = matched(_volume(np.zeros((0, 2)), [], [], [1, 2]))
+        assert (detections.tolist(), truths.tolist()) == ([], [])
 
 
 class SummarizeTest:

@@ -138,7 +138,7 @@ class ComputeLossesTest:
     @pytest.mark.parametrize("norm", ["batch", "none"])
     def test_other_normalisations(self, world, norm):
         config = tiny.config()
-        config.model.backbone.norm = norm
+        config.model.style.norm = norm
         model = tiny.model(config.validate())
         before = [variable.numpy() for variable in model.non_trainable_variables]
         losses = model.compute_losses(world.batch, SEED)
@@ -219,6 +219,13 @@ class AnchorsTest:
         assert world.model.anchors.shape == (864, 6)
         np.testing.assert_allclose(world.model.anchors[0], [-1, -1, -1.5, 2, 3, 3.5])
         np.testing.assert_allclose(world.model.anchors[-1], [7 - 2.5, 14 - 4, 22 - 5, 7 + 2.5, 14 + 4, 22 + 5])
+
+    def test_anchors_that_outgrow_what_their_level_sees(self, world):
+        assert world.model.outgrown_anchors() == []
+        config = tiny.config()
+        config.model.anchors.sizes = (((3.0, 4.0, 5.0),), ((5.0, 80.0, 10.0),))
+        (line,) = tiny.model(config.validate()).outgrown_anchors()
+        assert line.startswith("level 3: anchor of (5, 80, 10) outgrows the receptive field (")
 
 
 class LearningTest:

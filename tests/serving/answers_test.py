@@ -95,6 +95,59 @@ class RowsTest:
         assert answers.rows(empty, CLASSES, volume()) == []
 
 
+def measured():
+    """`two_objects` with two attributes and the seven landmarks."""
+    keypoints = np.zeros((4, 7, 3), np.float32)
+    keypoints[1, 0] = [2.5, 4, 6]  # the centre of its box
+    keypoints[1, 6] = [2.0, 3.5, 8.5]
+    scores = np.zeros((4, 7), np.float32)
+    scores[1, [0, 6]] = [0.5, 0.98767]
+    attributes = np.array([[1234567.8, 0], [1.25e-7, -3.5], [0, 0], [0, 0]], np.float32)
+    return two_objects() | {"attributes": attributes, "keypoints": keypoints, "keypoint_scores": scores}
+
+
+class MeasuredRowsTest:
+    def test_hand_worked(self):
+        names = ("energy", "voxels")  # the second is also that of a column
+        first, second = answers.rows(measured(), CLASSES, volume(), names)
+        assert tuple(first) == answers.columns(measured(), names)
+        assert (first["attribute_energy"], first["attribute_voxels"]) == (1234570.0, 0.0)
+        assert (second["attribute_energy"], second["attribute_voxels"]) == (1.25e-7, -3.5)
+        assert second["voxels"] == 72
+        # The first landmark lies in the box's centre, whose place in the world the test above works out.
+        landmark = [second[f"centroid_{name}"] for name in answers.LANDMARK]
+        assert landmark == [2.5, 4.0, 6.0, 10.625, -16.25, 10.0, 0.5]
+        # Index (1.5, 3, 8): x = 0.4 * 8 - 0.45 * 3 + 10, y = 0.3 * 8 + 0.6 * 3 - 20, z = 2.5 * 1.5 + 5.
+        landmark = [second[f"x_max_{name}"] for name in answers.LANDMARK]
+        assert landmark == [2.0, 3.5, 8.5, 11.85, -15.8, 8.75, 0.9877]
+        assert all(isinstance(value, int | float | str) for value in second.values())
+
+    def test_columns(self):
+        plain = {name: value for name, value in measured().items() if "keypoint" not in name}
+        assert answers.columns(two_objects(), ()) == answers.COLUMNS
+        assert answers.columns(plain, ("b", "a")) == (*answers.COLUMNS, "attribute_b", "attribute_a")
+        names = answers.columns(measured(), ())[len(answers.COLUMNS) :]
+        assert len(names) == len(set(names)) == 49
+        assert names[:7] == tuple(f"centroid_{name}" for name in ("z", "y", "x", "x_mm", "y_mm", "z_mm", "score"))
+        assert names[7] == "z_min_z"
+
+    def test_csv_has_the_columns_also_where_nothing_was_found(self, tmp_path):
+        for found, count in ((measured(), 2), (measured() | {"num_detections": 0}, 0)):
+            table = answers.rows(found, CLASSES, volume(), ("energy", "charge"))
+            names = answers.columns(found, ("energy", "charge"))
+            answers.write_csv(tmp_path / "a.csv", table, names)
+            with (tmp_path / "a.csv").open(newline="") as file:
+                reader = csv.DictReader(file)
+                assert list(reader) == [{name: str(value) for name, value in row.items()} for row in table]
+                assert len(table) == count
+                assert tuple(reader.fieldnames) == names
+
+    def test_confident_ones_keep_theirs(self):
+        found = answers.confident(measured() | {"valid": np.array([True, True, False, False])}, 0.6)
+        (row,) = answers.rows(found, CLASSES, volume(), ("energy", "charge"))
+        assert row["attribute_energy"] == 1234570.0
+
+
 class FilesTest:
     def test_csv_and_json_hold_the_rows(self, tmp_path):
         table = answers.rows(two_objects(), ('plate, "flat"', "rod"), volume())

@@ -12,7 +12,8 @@ import tifffile
 from matplotlib import image as matplotlib_image
 
 from data import readers, writers
-from serving import client
+from ops.keypoints import KEYPOINTS
+from serving import answers, client
 
 PROJECT = {"configs", "data", "evaluation", "model", "ops", "serving", "training"}
 # What `python client.py` does, and then which modules of the project it has loaded.
@@ -168,6 +169,77 @@ class ClientTest:
         labels = np.zeros((5, 7, 11), np.int32)
         client.draw(tmp_path / "a.png", volume((5, 7, 11)), labels, [])
         assert matplotlib_image.imread(tmp_path / "a.png").shape[:2] == (450, 1200)
+
+
+class Measures:
+    """In place of a SavedModel: finds two objects and fills a third row, with what is asked for beside."""
+
+    def __init__(self, *heads):
+        labels = np.zeros((5, 7, 11), np.int32)
+        labels[1:3, 2:5, 3:7], labels[4] = 1, 2
+        rng = np.random.default_rng(0)
+        self.answer = {
+            "boxes": np.float32([[1, 2, 3, 3, 5, 7], [4, 0, 0, 5, 7, 11], [0] * 6]),
+            "scores": np.float32([0.9, 0.6, 0]),
+            "class_ids": np.int32([2, 1, 0]),
+            "valid": np.array([True, True, False]),
+            "num_detections": np.int32(2),
+            "labels": labels,
+        }
+        more = {
+            "attributes": np.float32([[1234567.8, -2.5], [1e-7, 0.1], [0, 0]]),
+            "keypoints": rng.uniform(0, 11, (3, 7, 3)).astype(np.float32),
+            "keypoint_scores": rng.uniform(size=(3, 7)).astype(np.float32),
+        }
+        self.answer |= {name: more[name] for name in heads}
+        self.signatures = {"serving_default": self.segment}
+
+    def segment(self, volume):
+        assert volume.shape == (5, 7, 11, 1)
+        return {name: tf.constant(value) for name, value in self.answer.items()}
+
+
+NAMES = {"classes": ["plate", "rod"], "attributes": ["energy", "charge"]}
+
+
+class MeasuredTest:
+    def test_says_what_predict_main_says(self, tmp_path):
+        model = Measures("attributes", "keypoints", "keypoint_scores")
+        _, rows = client.ask(model, NAMES, volume((5, 7, 11, 1)), 0.5)
+        writers.write_volume(tmp_path / "a.nii.gz", volume((5, 7, 11)), SPACING)
+        source = readers.read_volume(tmp_path / "a.nii.gz")
+        table = answers.rows(answers.confident(model.answer, 0.5), ["plate", "rod"], source, ["energy", "charge"])
+        assert len(rows) == len(table) == 2
+        for ours, theirs in zip(rows, table, strict=True):
+            assert [ours[name] for name in ("id", "class", "score", "voxels")] == [
+                theirs[name] for name in ("id", "class", "score", "voxels")
+            ]
+            assert ours["attributes"] == {name: theirs[f"attribute_{name}"] for name in ("energy", "charge")}
+            assert list(ours["keypoints"]) == list(ours["keypoint_scores"]) == list(KEYPOINTS)
+            for name in KEYPOINTS:
+                assert ours["keypoints"][name] == [theirs[f"{name}_{axis}"] for axis in "zyx"]
+                assert ours["keypoint_scores"][name] == theirs[f"{name}_score"]
+        assert rows[0]["attributes"] == {"energy": 1234570.0, "charge": -2.5}
+        json.dumps(rows)
+
+    def test_of_objects_that_are_certain_enough_alone(self):
+        _, rows = client.ask(Measures("attributes"), NAMES, volume((5, 7, 11, 1)), 0.7)
+        assert [row["attributes"]["energy"] for row in rows] == [1234570.0]
+
+    def test_models_without_the_heads_say_what_they_said(self):
+        _, rows = client.ask(Measures(), {**NAMES, "attributes": []}, volume((5, 7, 11, 1)), 0.5)
+        assert [list(row) for row in rows] == [["id", "class", "score", "box", "voxels"]] * 2
+
+    @pytest.mark.parametrize(("data", "expected"), [({}, []), ({"attributes": ["energy"]}, ["energy"])])
+    def test_names_come_from_the_config(self, tmp_path, data, expected):
+        (tmp_path / "assets").mkdir()
+        (tmp_path / "assets" / "config.json").write_text(json.dumps({"data": {"classes": ["rod"], **data}}))
+        spec = tf.TensorSpec([None, None, None, 1], tf.float32, name="volume")
+        model = tf.Module()
+        model.segment = tf.function(lambda volume: {"labels": volume}, input_signature=[spec])
+        tf.saved_model.save(model, str(tmp_path), signatures={"serving_default": model.segment})
+        _, names = client.load(tmp_path, 1)
+        assert names == {"classes": ["rod"], "attributes": expected}
 
 
 class MisuseTest:

@@ -11,7 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from configs import schema
 from data.errors import InputError
 from serving import export, inference
-from tests import tiny
+from tests import measuring, tiny
 
 # One smaller than a patch along two axes, one of several tiles along each.
 SHAPES = [(7, 21, 19), (11, 25, 37)]
@@ -132,6 +132,47 @@ class ExportTest:
         (tmp_path / "notes.txt").write_text("mine")
         with pytest.raises(InputError, match=r"expected a folder, came the file .*notes\.txt"):
             export.check_output(tmp_path / "notes.txt" / "saved_model")
+
+
+class MeasuringExportTest:
+    @pytest.fixture(scope="class")
+    def exported(self, tmp_path_factory):
+        """The folder of a SavedModel with heads for attributes and landmarks, and the network."""
+        tf.keras.utils.set_random_seed(1)
+        folder = tmp_path_factory.mktemp("export") / "saved_model"
+        model = tiny.model(measuring.config())
+        export.export(model, measuring.config(), schema.to_json(measuring.config()), folder)
+        return folder, model
+
+    def test_whole_volumes_give_what_the_detector_gives(self, exported):
+        segment, _ = export.load(exported[0])
+        specs = {name: spec.shape.as_list() for name, spec in segment.structured_outputs.items()}
+        assert {name: specs[name] for name in measuring.OUTPUTS} == {
+            "attributes": [128, 2],
+            "keypoints": [128, 7, 3],
+            "keypoint_scores": [128, 7],
+        }
+        assert set(specs) == {*OUTPUTS, *measuring.OUTPUTS, "is_full", "labels"}
+        expected = inference.VolumeDetector(exported[1], measuring.config()).segment(volume(SHAPES[1]))
+        found = segment(volume=tf.constant(volume(SHAPES[1])))
+        count = int(found["num_detections"])
+        assert 0 < count < 128
+        for name in measuring.OUTPUTS:
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-4, err_msg=name)
+            assert np.any(found[name][:count]), name
+            assert not np.any(found[name][count:]), name
+        boxes, points = found["boxes"].numpy()[:count, np.newaxis], found["keypoints"].numpy()[:count]
+        lo, hi = boxes[..., :3], boxes[..., 3:]
+        assert ((points >= lo - 1e-3) & (points <= hi + 1e-3)).all()
+
+    def test_patches_give_what_the_network_gives(self, exported):
+        patches = tf.saved_model.load(str(exported[0])).signatures["patches"]
+        volumes = tf.random.stateless_normal([3, 8, 16, 24, 1], [1, 2])
+        found, expected = patches(volume=volumes), exported[1](volumes)
+        assert set(found) == OUTPUTS | measuring.OUTPUTS
+        for name in measuring.OUTPUTS:
+            assert found[name].dtype == tf.float32
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-4, err_msg=name)
 
 
 class LoadTest:

@@ -23,6 +23,7 @@ class CannedAnswer(tf.Module):
         self.scores = tf.Variable(tf.zeros([1, SLOTS]))
         self.class_ids = tf.Variable(tf.zeros([1, SLOTS], tf.int32))
         self.masks = tf.Variable(tf.ones([1, SLOTS, *MASK_SIZE]))
+        self.measured = {}  # what heads for attributes and landmarks would add
         self.num_traces = 0
 
     def set(self, boxes, scores, class_ids=None, masks=None):
@@ -47,6 +48,7 @@ class CannedAnswer(tf.Module):
             "masks": self.masks,
             "valid": self.scores > 0,
             "num_detections": tf.reduce_sum(tf.cast(self.scores > 0, tf.int32), axis=1),
+            **self.measured,
         }
 
 
@@ -239,6 +241,81 @@ def separate_boxes(rng, shape):
             taken[around] = True
             boxes.append((*map(int, lo), *(int(a + s) for a, s in zip(lo, size, strict=True))))
     return boxes
+
+
+class MeasuringBoxes(PaintedBoxes):
+    """Finds painted boxes; their attributes are class and score, their landmarks the centre and the two corners."""
+
+    def __call__(self, volume):
+        found = super().__call__(volume)
+        boxes, scores = found["boxes"], found["scores"]
+        lo, hi = boxes[..., :3], boxes[..., 3:]
+        return {
+            **found,
+            "attributes": tf.stack([10.0 * tf.cast(found["class_ids"], tf.float32), scores], axis=-1),
+            "keypoints": tf.stack([(lo + hi) / 2, lo, hi], axis=2),
+            "keypoint_scores": tf.stack([scores, scores / 2, scores / 4], axis=2),
+        }
+
+
+@pytest.fixture(scope="module")
+def measuring():
+    return make_detector(MeasuringBoxes())
+
+
+class MeasuredTest:
+    def check(self, found, count):
+        """Every row's attributes and landmarks are its own, and 0 in the padding."""
+        boxes, scores = found["boxes"], found["scores"]
+        assert found["num_detections"] == count
+        assert found["attributes"].shape == (32, 2)
+        assert found["keypoints"].shape == (32, 3, 3)
+        np.testing.assert_allclose(found["attributes"], np.stack([10.0 * found["class_ids"], scores], axis=-1))
+        lo, hi = boxes[:, :3], boxes[:, 3:]
+        np.testing.assert_allclose(found["keypoints"], np.stack([(lo + hi) / 2, lo, hi], axis=1))
+        np.testing.assert_allclose(found["keypoint_scores"], np.stack([scores, scores / 2, scores / 4], axis=1))
+        for name in ("attributes", "keypoints", "keypoint_scores"):
+            assert found[name].dtype == np.float32
+            assert not found[name][count:].any(), name
+
+    @pytest.mark.parametrize("shape", [PATCH, (25, 35, 55), (31, 7, 33)])
+    def test_rows_keep_theirs_and_landmarks_move_with_their_tile(self, measuring, shape):
+        boxes = separate_boxes(np.random.default_rng(sum(shape)), shape)
+        scores = np.linspace(0.5, 0.9, len(boxes)).round(4)
+        found = find(measuring, shape, [(box, 1 + i % 2, scores[i], 0.1) for i, box in enumerate(boxes)])
+        self.check(found, len(boxes))
+        volume = paint(shape, boxes)
+        self.check(as_arrays(measuring.detect(volume)), len(boxes))
+
+    def test_of_the_worse_of_two_classes_go_with_it(self, measuring):
+        box, other = (1, 2, 18, 5, 9, 22), (1, 10, 2, 5, 12, 9)
+        found = find(measuring, two_tiles(2), [(box, 1, 0.5, 0.5), (box, 2, 0.75, 0.75), (other, 1, 0.25, 0.25)])
+        self.check(found, 2)
+        assert found["attributes"][:2, 0].tolist() == [20, 10]
+
+    def test_nothing_there(self, measuring):
+        self.check(find(measuring, (5, 7, 11), []), 0)
+
+    def test_landmarks_in_the_padding_are_clipped_as_their_box_is(self):
+        detector = make_detector(CannedAnswer())
+        points = np.zeros((1, SLOTS, 2, 3), np.float32)
+        points[0, 0] = [(6.5, 2, 3), (4.5, 9.5, 11.5)]
+        points[0, 1] = 99  # of a detection that lies wholly in the padding
+        detector.model.measured = {"keypoints": tf.constant(points), "keypoint_scores": tf.ones([1, SLOTS, 2])}
+        detector.model.set([(3, 1, 1, 8, 10, 12), (5, 0, 0, 8, 5, 5)], [0.9, 0.8])
+        found = as_arrays(detector.segment(np.zeros((5, 7, 11, 1), np.float32)))
+        assert found["num_detections"] == 1
+        np.testing.assert_array_equal(found["keypoints"][0], [(5, 2, 3), (4.5, 7, 11)])
+        assert not found["keypoints"][1:].any()
+        np.testing.assert_array_equal(found["keypoint_scores"], np.eye(32, 1) * np.ones(2))
+        assert "attributes" not in found
+
+    def test_only_networks_with_the_heads_have_them(self, painted, measuring):
+        both = {"attributes", "keypoints", "keypoint_scores"}
+        for name in ("detect", "segment"):
+            outputs = getattr(measuring, name).get_concrete_function().structured_outputs
+            assert set(outputs) - set(getattr(painted, name).get_concrete_function().structured_outputs) == both
+            assert [outputs[key].shape.as_list() for key in sorted(both)] == [[32, 2], [32, 3], [32, 3, 3]]
 
 
 class SegmentTest:

@@ -228,7 +228,7 @@ class RestoreLatestTest:
 
     def test_network_of_other_widths(self, run):
         settings = tiny.config()
-        settings.model.fpn_channels = 12
+        settings.model.fpn.channels = 12
         with pytest.raises(InputError, match=r"expected a whole one of this network, came: .*shape"):
             checkpoints.restore_latest(run[0], tiny.model(settings))
 

@@ -34,6 +34,7 @@ def run_train(settings, *, start=0, bad_at=None):
         iter(()),
         optimizer,
         settings,
+        last_step=settings.steps,
         on_log=lambda step, scalars: calls.logs.append((step, scalars)),
         on_checkpoint=calls.checkpoints.append,
     )
@@ -101,7 +102,7 @@ def fixture_world():
         dataset = tf.data.Dataset.from_tensors(volumes).repeat()
         return iter(mirrored.distribute_datasets_from_function(lambda context: dataset))
 
-    train_steps = loop.make_train_steps(mirrored, model, optimizer, config.train)
+    train_steps = loop.make_train_steps(mirrored, model, optimizer, config.train, config.train.as_stages()[0])
     return types.SimpleNamespace(
         config=config,
         model=model,
@@ -155,6 +156,7 @@ class MakeTrainStepsTest:
             world.iterator(),
             world.optimizer,
             world.config.train,
+            last_step=7,
             on_log=lambda step, scalars: logs.append((step, scalars)),
             on_checkpoint=saved.append,
         )
@@ -172,6 +174,7 @@ class MakeTrainStepsTest:
                 world.iterator(bad),
                 world.optimizer,
                 world.config.train,
+                last_step=7,
                 on_log=lambda *_: pytest.fail("logged"),
                 on_checkpoint=lambda *_: pytest.fail("saved"),
             )

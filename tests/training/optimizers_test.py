@@ -11,7 +11,7 @@ from training import optimizers
 TRAIN = schema.Train(learning_rate=0.4, warmup_steps=4, steps=12, weight_decay=0.5)
 
 
-class WarmupCosineTest:
+class StagedWarmupCosineTest:
     @pytest.mark.parametrize(
         ("step", "share"),
         [
@@ -26,22 +26,34 @@ class WarmupCosineTest:
         ],
     )
     def test_hand_values(self, step, share):
-        schedule = optimizers.WarmupCosine(0.4, 4, 12)
+        schedule = optimizers.StagedWarmupCosine([0.4], [12], 4)
         np.testing.assert_allclose(schedule(tf.constant(step, tf.int64)), 0.4 * share, atol=1e-7)
 
     def test_no_warm_up(self):
-        schedule = optimizers.WarmupCosine(0.4, 0, 10)
+        schedule = optimizers.StagedWarmupCosine([0.4], [10], 0)
         np.testing.assert_allclose([schedule(0), schedule(5), schedule(10)], [0.4, 0.2, 0.0], atol=1e-7)
 
     def test_rises_then_falls(self):
-        rates = [float(optimizers.WarmupCosine(1.0, 7, 31)(step)) for step in range(32)]
+        rates = [float(optimizers.StagedWarmupCosine([1.0], [31], 7)(step)) for step in range(32)]
         assert np.argmax(rates) == 6
         assert np.all(np.diff(rates[:7]) > 0)
         assert np.all(np.diff(rates[7:]) < 0)
 
+    @pytest.mark.parametrize(
+        ("step", "rate"), [(0, 0.2), (1, 0.4), (2, 0.4), (9, 0.4 * 0.5 * (1 + math.cos(math.pi * 7 / 8)))]
+    )
+    def test_stages_each_begin_anew(self, step, rate):
+        alone = optimizers.StagedWarmupCosine([0.4], [10], 2)
+        schedule = optimizers.StagedWarmupCosine([0.1, 0.4, 0.2], [5, 10, 3], 2)
+        np.testing.assert_allclose(alone(step), rate, atol=1e-7)
+        np.testing.assert_allclose(schedule(5 + step), rate, atol=1e-7)
+        np.testing.assert_allclose(
+            [schedule(0), schedule(1), schedule(15), schedule(18)], [0.05, 0.1, 0.1, 0.0], atol=1e-7
+        )
+
     def test_config_round_trip(self):
-        schedule = optimizers.WarmupCosine(0.4, 4, 12)
-        again = optimizers.WarmupCosine.from_config(schedule.get_config())
+        schedule = optimizers.StagedWarmupCosine([0.4], [12], 4)
+        again = optimizers.StagedWarmupCosine.from_config(schedule.get_config())
         assert float(again(7)) == float(schedule(7))
 
 

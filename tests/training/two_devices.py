@@ -45,10 +45,11 @@ def main():
 
     logged, saved = [], []
     loop.train(
-        loop.make_train_steps(mirrored, model, optimizer, config.train),
+        loop.make_train_steps(mirrored, model, optimizer, config.train, config.train.as_stages()[0]),
         iter(mirrored.distribute_datasets_from_function(volumes)),
         optimizer,
         config.train,
+        last_step=config.train.steps,
         on_log=lambda step, scalars: logged.append(scalars),
         on_checkpoint=saved.append,
     )

@@ -1,0 +1,65 @@
+"""What the heads are made of: towers of convolutions or dense layers over the grid of every roi."""
+
+import tensorflow as tf
+
+from model.layers import ConvNorm, activation, convolution
+
+
+class ConvTower(tf.keras.layers.Layer):
+    """3x3x3 convolutions over the grid of every roi, each normalised and activated."""
+
+    def __init__(self, *, channels, num_convs, style, **kwargs):
+        super().__init__(**kwargs)
+        self.convs = [ConvNorm(channels, 3, style=style, name=f"conv{i + 1}") for i in range(num_convs)]
+
+    def call(self, pooled, training=False):
+        """[B, R, z, y, x, C] -> [B * R, z, y, x, channels]."""
+        x = tf.reshape(pooled, [-1, *pooled.shape[2:]])
+        for conv in self.convs:
+            x = conv(x, training=training)
+        return x
+
+
+class DenseTower(tf.keras.layers.Layer):
+    """Dense layers over all that is known of every roi, each activated, then dropped out."""
+
+    def __init__(self, *, hidden, num_dense, style, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.layers = [
+            (
+                tf.keras.layers.Dense(hidden, kernel_initializer=style.initializer, name=f"fc{i + 1}"),
+                activation(style, name=f"activation{i + 1}"),
+                tf.keras.layers.Dropout(dropout, name=f"dropout{i + 1}"),
+            )
+            for i in range(num_dense)
+        ]
+
+    def call(self, x, training=False):
+        """[B, R, C] -> [B, R, hidden], or x itself without layers."""
+        for dense, activate, dropout in self.layers:
+            x = dropout(activate(dense(x)), training=training)
+        return x
+
+
+class FullyConvolutionalHead(tf.keras.layers.Layer):
+    """Convolutions, a transposed convolution that doubles the resolution, and a 1x1x1 convolution (He et al. 2017)."""
+
+    def __init__(self, outputs, *, channels, num_convs, style, **kwargs):
+        super().__init__(**kwargs)
+        self.tower = ConvTower(channels=channels, num_convs=num_convs, style=style, name="tower")
+        self.upsample = tf.keras.layers.Conv3DTranspose(
+            channels, 2, 2, kernel_initializer=style.initializer, name="upsample"
+        )
+        self.activation = activation(style, name="activation")
+        self.logits = convolution(outputs, 1, style=style, kernel_initializer=small(0.01), name="logits")
+
+    def call(self, pooled, training=False):
+        """[B, R, z, y, x, C] -> logits [B, R, 2z, 2y, 2x, outputs] float32."""
+        x = self.upsample(self.tower(pooled, training=training))
+        x = tf.cast(self.logits(self.activation(x)), tf.float32)
+        return tf.reshape(x, [-1, pooled.shape[1], *x.shape[1:]])
+
+
+def small(stddev):
+    """A fresh initializer of kernels that give answers: one that is used twice would draw the same numbers twice."""
+    return tf.keras.initializers.RandomNormal(stddev=stddev)

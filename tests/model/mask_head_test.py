@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.mask_head import MaskHead, select_class
+from tests.model import head_cases
+
+SETTINGS = {"num_classes": 3, "channels": 4, "num_convs": 2, "class_agnostic": False, "style": head_cases.GROUP}
+
+
+def make(**changes):
+    tf.keras.utils.set_random_seed(0)
+    return MaskHead(**{**SETTINGS, **changes})
+
+
+class MaskHeadTest:
+    @pytest.mark.parametrize(("class_agnostic", "masks"), [(False, 3), (True, 1)])
+    def test_masks_have_twice_the_resolution_on_every_axis(self, class_agnostic, masks):
+        head = make(class_agnostic=class_agnostic)
+        assert head(head_cases.pooled()).shape == (2, 5, 4, 6, 8, masks)
+        tower = 27 * 7 * 4 + 2 * 4 + 27 * 4 * 4 + 2 * 4
+        assert head.count_params() == tower + 8 * 4 * 4 + 4 + 4 * masks + masks
+
+    def test_each_roi_is_seen_alone(self):
+        head, pooled = make(), head_cases.pooled()
+        np.testing.assert_allclose(head(pooled[:1, 2:3])[0, 0], head(pooled)[0, 2], atol=1e-5)
+
+    @pytest.mark.parametrize(
+        "changes", [{}, {"class_agnostic": True}, {"num_convs": 0}, {"num_convs": 4, "style": head_cases.PRELU}]
+    )
+    def test_a_gradient_reaches_every_weight(self, changes):
+        assert head_cases.silent_weights(make(**changes)) == []
+
+    @head_cases.PERMUTATIONS
+    def test_permuted_axes(self, axes):
+        head_cases.assert_permuted_axes_permute_the_answer(make(), axes, leading=2)
+
+    def test_half_precision(self):
+        head_cases.assert_half_precision_answers_in_float32(make)
+
+    def test_unknown_batch_equals_eager(self):
+        head, pooled = make(), head_cases.pooled()
+        function = tf.function(head, input_signature=[tf.TensorSpec([None, *head_cases.POOLED[1:]])])
+        np.testing.assert_allclose(function(pooled), head(pooled), atol=1e-6)
+
+
+class SelectClassTest:
+    @pytest.mark.parametrize(("class_id", "channel"), [(0, 0), (1, 0), (2, 1), (3, 2)])
+    def test_reads_the_channel_of_the_class(self, class_id, channel):
+        logits = np.random.default_rng(0).normal(size=(2, 3, 2, 4, 5, 3)).astype(np.float32)
+        chosen = select_class(logits, np.full((2, 3), class_id, np.int32))
+        np.testing.assert_array_equal(chosen, logits[..., channel])
+
+    def test_rois_of_different_classes(self):
+        logits = np.random.default_rng(0).normal(size=(1, 3, 2, 4, 5, 3)).astype(np.float32)
+        chosen = select_class(logits, np.int32([[3, 0, 2]]))
+        for roi, channel in enumerate((2, 0, 1)):
+            np.testing.assert_array_equal(chosen[0, roi], logits[0, roi, ..., channel])
+
+    def test_one_mask_serves_all_classes(self):
+        logits = np.random.default_rng(0).normal(size=(1, 4, 2, 4, 5, 1)).astype(np.float32)
+        np.testing.assert_array_equal(select_class(logits, np.int32([[0, 1, 2, 9]])), logits[..., 0])

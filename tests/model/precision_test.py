@@ -1,0 +1,120 @@
+"""In half precision the network says nearly the same, in float32, and trains."""
+
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import tiny
+from tests.model import networks
+from training import loop, optimizers
+
+SEED = tf.constant([0, 1])
+HALVES = ("mixed_bfloat16", "mixed_float16")
+# All that casts: heads, pooling, interpolation, slopes, levels.
+SETTINGS = networks.EVERY_HEAD | {
+    "model.style.activation": "prelu",
+    "model.backbone.stem_pool": (1, 1, 2),
+    "model.fpn.upsampling": "trilinear",
+    "model.fpn.bottom_up": True,
+    "train.loss_weights.l2": 1.0,
+    "model.style.l2": 1e-4,
+}
+
+
+@pytest.fixture(name="world", scope="module")
+def fixture_world():
+    """A network in float32 in which chance draws nothing, its losses and its detections."""
+    tf.keras.utils.set_random_seed(0)
+    settings = tiny.exhaustive(networks.config(SETTINGS))
+    model, batch = tiny.model(settings), networks.batch(settings)
+    return types.SimpleNamespace(
+        model=model, batch=batch, losses=model.compute_losses(batch, SEED), found=model(batch["volume"])
+    )
+
+
+@pytest.fixture(name="half", params=HALVES)
+def fixture_half(request, world):
+    """Its Config and network in half precision, with the same weights."""
+    settings = tiny.exhaustive(networks.config(SETTINGS | {"train.precision": request.param}))
+    model = tiny.model(settings)
+    model.set_weights(world.model.get_weights())
+    return settings, model
+
+
+def learner(overrides, num_steps):
+    """What train_main makes for so many steps: Config, network, optimizer, compiled steps, and an iterator."""
+    tf.keras.utils.set_random_seed(0)
+    settings = networks.config(overrides | {"train.steps": num_steps, "train.checkpoint_steps": num_steps})
+    model, optimizer = tiny.model(settings), optimizers.make(settings.train)
+    optimizer.build(model.trainable_variables)
+    strategy, stage = tf.distribute.get_strategy(), settings.train.as_stages()[0]
+    train_steps = loop.make_train_steps(strategy, model, optimizer, settings.train, stage)
+    iterator = iter(tf.data.Dataset.from_tensors(networks.batch(settings)).repeat())
+    return types.SimpleNamespace(
+        settings=settings, model=model, optimizer=optimizer, train_steps=train_steps, iterator=iterator
+    )
+
+
+def totals(learning, num_steps):
+    """The total loss of the first and of the last twentieth of so many steps; asserts that all is finite."""
+    part = tf.constant(num_steps // 20)
+    logs = [learning.train_steps(learning.iterator, part) for _ in range(20)]
+    for name in logs[0]:
+        # A step whose gradient overflows is skipped, and the loss is scaled less from then on.
+        if name != "gradient_norm":
+            assert np.all(np.isfinite([log[name] for log in logs])), name
+    assert np.isfinite(logs[-1]["gradient_norm"])
+    assert all(np.all(np.isfinite(variable)) for variable in learning.model.variables)
+    return float(logs[0]["total"]), float(logs[-1]["total"])
+
+
+class PrecisionTest:
+    def test_losses_are_near_those_of_float32(self, world, half):
+        _, model = half
+        for name, value in model.compute_losses(world.batch, SEED).items():
+            assert value.dtype == tf.float32
+            np.testing.assert_allclose(value, world.losses[name], rtol=0.05, err_msg=name)
+
+    def test_gradients_are_finite_and_float32(self, world, half):
+        _, model = half
+        _, gradients = networks.losses_and_gradients(model, world.batch, SEED)
+        for name, gradient in gradients.items():
+            assert gradient.dtype == tf.float32, name
+            assert np.all(np.isfinite(gradient)), name
+
+    def test_answers_are_float32(self, world, half):
+        settings, model = half
+        found = model(world.batch["volume"])
+        networks.check_detections(found, settings, 2)
+        assert {name: value.dtype for name, value in found.items()} == {n: v.dtype for n, v in world.found.items()}
+        assert model.backbone(world.batch["volume"])[3].dtype == tf.as_dtype(settings.train.precision[6:])
+        assert {variable.dtype for variable in model.variables} == {tf.float32}
+
+    @pytest.mark.parametrize("precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"])
+    def test_twenty_steps_of_training(self, precision):
+        first, last = totals(learner({"train.precision": precision}, 20), 20)
+        assert last < first
+
+    @pytest.mark.slow
+    def test_a_step_that_is_skipped_does_not_end_the_run(self):
+        learning = learner({"train.precision": "mixed_float16"}, 20)
+        logs = []
+        loop.train(
+            learning.train_steps,
+            learning.iterator,
+            learning.optimizer,
+            learning.settings.train,
+            last_step=20,
+            on_log=lambda step, scalars: logs.append(step),
+            on_checkpoint=lambda step: None,
+        )
+        assert logs == [5, 10, 15, 20]
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("precision", HALVES)
+    def test_two_hundred_steps_learn_and_stay_finite(self, precision):
+        overrides = {"train.warmup_steps": 20, "train.learning_rate": 3e-3, "train.precision": precision}
+        first, last = totals(learner(SETTINGS | overrides, 200), 200)
+        assert last < 0.6 * first

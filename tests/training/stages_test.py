@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import schema, training_forms
+from data.errors import InputError
+from model.mask_rcnn import MaskRCNN
+from tests import tiny
+from training import optimizers, stages, strategy
+
+
+class World:
+    """A run of stages of the tiny network, and what its variables were at every checkpoint."""
+
+    def __init__(self, folder, *forms, checkpoint_steps=100):
+        self.config = tiny.config(warmup_steps=0, steps_per_loop=2, checkpoint_steps=checkpoint_steps)
+        self.config.train.stages = forms
+        self.config.validate()
+        self.folder = folder
+        self.strategy = strategy.make("one_device")
+        tf.keras.utils.set_random_seed(3)
+        with self.strategy.scope():
+            self.model = tiny.model(self.config)
+            self.optimizer = optimizers.make(self.config.train)
+            self.optimizer.build(self.model.trainable_variables)
+        self.logs, self.seen = [], {0: self.values()}
+
+    def values(self):
+        return {v.name.split("/", 1)[1]: v.numpy() for v in self.model.variables}
+
+    def train(self):
+        batches = iter(tf.data.Dataset.from_tensors(tiny.batch(self.config, seed=0)).repeat())
+        stages.train(
+            self.config,
+            self.folder,
+            self.strategy,
+            self.model,
+            self.optimizer,
+            batches,
+            on_log=lambda step, scalars: self.logs.append((step, scalars)),
+            on_checkpoint=lambda step: self.seen.__setitem__(step, self.values()),
+        )
+        return self
+
+    def moved(self, before, after):
+        """Parts of the network of which a variable changed between two steps."""
+        old, new = self.seen[before], self.seen[after]
+        return {name.split("/")[0] for name in new if (new[name] != old[name]).any()}
+
+
+class TrainTest:
+    def test_alternating_moves_what_each_step_says(self, tmp_path, capsys):
+        world = World(tmp_path, *training_forms.alternating(steps=2)).train()
+        shared, heads = {"backbone", "fpn"}, {"box_head", "mask_head"}
+        assert [world.moved(step, step + 2) for step in (0, 2, 4, 6)] == [
+            shared | {"rpn_head"},
+            shared | heads,
+            {"rpn_head"},
+            heads,
+        ]
+        losses = [
+            [name for name in scalars if name in schema.LossWeights.__dataclass_fields__] for _, scalars in world.logs
+        ]
+        rpn, roi = ["rpn_class", "rpn_box"], ["roi_class", "roi_box", "mask", "mask_dice"]
+        assert losses == [rpn, roi, rpn, roi]
+        assert capsys.readouterr().out.splitlines() == [
+            "stage rpn: to step 2",
+            "stage heads: to step 4",
+            "stage rpn_again: to step 6",
+            "stage heads_again: to step 8",
+        ]
+        assert all(layer.trainable for layer in world.model.layers)  # as it was
+
+    def test_the_second_step_takes_the_proposals_of_the_first_network(self, tmp_path, monkeypatch):
+        proposals = []
+        real = MaskRCNN.propose
+        monkeypatch.setattr(MaskRCNN, "propose", lambda self, volume: proposals.append(self) or real(self, volume))
+        world = World(tmp_path, *training_forms.alternating(steps=2)[:2]).train()
+        (proposer,) = set(proposals)
+        assert proposer is not world.model
+        kept = {v.name.split("/", 1)[1]: v.numpy() for v in proposer.variables}
+        for name, value in world.seen[2].items():
+            np.testing.assert_array_equal(kept[name], value, err_msg=name)
+
+    def test_classifier_trains_the_backbone_alone(self, tmp_path):
+        world = World(tmp_path, *training_forms.pretrained(classifier_steps=4, steps=2)).train()
+        assert world.moved(0, 4) == {"backbone", "classifier"}
+        assert world.moved(4, 6) == {"backbone", "fpn", "rpn_head", "box_head", "mask_head"}
+        assert [name for name in world.logs[0][1] if name == "classifier"] == ["classifier"]
+
+    def test_unfreezing(self, tmp_path):
+        forms = list(training_forms.unfreezing(steps=(2, 2, 2)))
+        forms[1].trainable = ("3+",)  # the tiny backbone ends with C3
+        world = World(tmp_path, *forms).train()
+        behind = {"fpn", "rpn_head", "box_head", "mask_head"}
+        assert world.moved(0, 2) == behind
+        assert world.moved(2, 4) == world.moved(4, 6) == behind | {"backbone"}
+        frozen = [name for name in world.seen[4] if (world.seen[4][name] == world.seen[2][name]).all()]
+        assert {name.split("/")[1] for name in frozen} == {"stem", "c2_0"}
+
+    def test_goes_on_in_the_middle_of_a_stage(self, tmp_path):
+        forms = training_forms.alternating(steps=4)[:2]
+        whole = World(tmp_path / "whole", *forms).train()
+        first = World(tmp_path / "parts", *forms, checkpoint_steps=6)
+        checkpoint = tf.train.Checkpoint(model=first.model, optimizer=first.optimizer)
+
+        class KilledError(Exception):
+            pass
+
+        def kill(step):
+            if step == 6:
+                checkpoint.write(str(tmp_path / "killed"))
+                raise KilledError
+
+        first.seen = type("Killer", (), {"__setitem__": lambda self, step, values: kill(step)})()
+        with pytest.raises(KilledError):
+            first.train()
+        second = World(tmp_path / "parts", *forms)
+        tf.train.Checkpoint(model=second.model, optimizer=second.optimizer).restore(str(tmp_path / "killed"))
+        second.train()
+        assert [step for step, _ in second.logs] == [8]
+        for name, value in whole.values().items():
+            np.testing.assert_allclose(second.values()[name], value, atol=1e-6, err_msg=name)
+
+    def test_unknown_pattern_is_found_before_the_first_stage(self, tmp_path):
+        world = World(tmp_path, schema.Stage("a", 2), schema.Stage("b", 2, trainable=("haeds",)))
+        with pytest.raises(InputError, match=r"^stage b: train\.stages trainable: expected part of a name .* 'haeds'"):
+            world.train()
+        assert world.logs == []
+
+    def test_lost_network_of_an_earlier_stage(self, tmp_path):
+        world = World(tmp_path, *training_forms.alternating(steps=2)[:2])
+        world.optimizer.iterations.assign(2)
+        with pytest.raises(InputError, match=r"stages/rpn: expected the network of stage rpn, came none"):
+            world.train()
+
+
+class LastStepTest:
+    def test_stages_add_up(self):
+        assert stages.last_step(schema.Train(steps=70)) == 70
+        assert stages.last_step(schema.Train(stages=training_forms.alternating(steps=30))) == 120

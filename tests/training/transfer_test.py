@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import schema
+from tests import tiny
+from tests.training.weights_test import assert_complete, load, make, save, values
+
+# Variables about classes, and how many entries each class has in them; logits of boxes begin with background.
+BOX_LOGITS = ("box_heads/0/logits/kernel", "box_heads/0/logits/bias")
+DELTAS = ("box_heads/0/deltas/kernel", "box_heads/0/deltas/bias")
+MASK_LOGITS = ("mask_head/logits/kernel", "mask_head/logits/bias")
+OF_CLASSES = (*BOX_LOGITS, *DELTAS, *MASK_LOGITS)
+
+
+def settings_of(*classes, agnostic=False, attributes=()):
+    settings = tiny.config()
+    settings.data.classes, settings.data.attributes = classes, attributes
+    settings.model.box_head.class_agnostic = settings.model.mask_head.class_agnostic = agnostic
+    return settings.validate()
+
+
+def transfer(folder, theirs, ours, **kwargs):
+    """Report, the model's variables before and after, and those of the run."""
+    trained, model = make(theirs, seed=0), make(ours, seed=1)
+    before = values(model)
+    names = {"classes": ours.data.classes, "attributes": ours.data.attributes, **kwargs}
+    report = load(save(folder, theirs, trained), model, **names)
+    assert_complete(report, model)
+    return report, before, values(model), values(trained)
+
+
+def entries(name, classes):
+    """(class, ...) -> where its entries are on the last axis of a variable."""
+    if name in BOX_LOGITS:
+        return [1 + index for index in classes]
+    if name in DELTAS:
+        return [6 * index + i for index in classes for i in range(6)]
+    return list(classes)
+
+
+class FromCheckpointTest:
+    def test_classes_in_another_order(self, tmp_path):
+        report, _, after, theirs = transfer(tmp_path, settings_of("plate", "rod"), settings_of("rod", "plate"))
+        assert (report.partly, report.missing, report.skipped, report.notes) == ([], [], [], [])
+        for name in OF_CLASSES:
+            for here, there in ((0, 1), (1, 0)):
+                np.testing.assert_array_equal(
+                    after[name][..., entries(name, [here])], theirs[name][..., entries(name, [there])]
+                )
+        for name in BOX_LOGITS:
+            np.testing.assert_array_equal(after[name][..., 0], theirs[name][..., 0])
+        assert not np.array_equal(after[MASK_LOGITS[1]], theirs[MASK_LOGITS[1]])
+
+    def test_more_classes(self, tmp_path):
+        ours = settings_of("disc", "rod", "cone", "plate")
+        report, before, after, theirs = transfer(tmp_path, settings_of("plate", "rod"), ours)
+        with_background = "background, rod, plate from the file, disc, cone fresh"
+        assert report.partly == [
+            *((name, with_background) for name in BOX_LOGITS),
+            *((name, "rod, plate from the file, disc, cone fresh") for name in (*DELTAS, *MASK_LOGITS)),
+        ]
+        assert report.missing == report.skipped == report.notes == []
+        for name in OF_CLASSES:
+            np.testing.assert_array_equal(
+                after[name][..., entries(name, [1, 3])], theirs[name][..., entries(name, [1, 0])]
+            )
+            np.testing.assert_array_equal(
+                after[name][..., entries(name, [0, 2])], before[name][..., entries(name, [0, 2])]
+            )
+
+    def test_fewer_classes(self, tmp_path):
+        report, _, after, theirs = transfer(tmp_path, settings_of("plate", "rod", "disc"), settings_of("disc"))
+        assert report.notes == ["classes of the file that the model does not have: plate, rod"]
+        assert set(OF_CLASSES) <= set(report.loaded)
+        for name in OF_CLASSES:
+            np.testing.assert_array_equal(after[name][..., entries(name, [0])], theirs[name][..., entries(name, [2])])
+
+    def test_as_many_classes_of_other_names(self, tmp_path):
+        report, before, after, theirs = transfer(tmp_path, settings_of("plate", "rod"), settings_of("disc", "cone"))
+        assert report.partly == [(name, "background from the file, disc, cone fresh") for name in BOX_LOGITS]
+        reason = "of plate, rod in the file, of disc, cone in the model"
+        assert report.skipped == [(name, reason) for name in sorted((*DELTAS, *MASK_LOGITS))]
+        assert report.missing == [(name, reason) for name in (*DELTAS, *MASK_LOGITS)]
+        for name in (*DELTAS, *MASK_LOGITS):
+            np.testing.assert_array_equal(after[name], before[name])
+        for name in BOX_LOGITS:
+            np.testing.assert_array_equal(after[name][..., 0], theirs[name][..., 0])
+            np.testing.assert_array_equal(after[name][..., 1:], before[name][..., 1:])
+
+    def test_a_class_called_background(self, tmp_path):
+        report, _, after, theirs = transfer(tmp_path, settings_of("rod", "background"), settings_of("background"))
+        name = BOX_LOGITS[1]
+        np.testing.assert_array_equal(after[name], theirs[name][[0, 2]])
+        assert name in report.loaded
+
+    @pytest.mark.parametrize("classes", [("disc",), ("disc", "cone")])
+    def test_one_box_and_mask_for_all_classes(self, tmp_path, classes):
+        theirs, ours = settings_of("plate", agnostic=True), settings_of(*classes, agnostic=True)
+        report, _, after, theirs = transfer(tmp_path, theirs, ours)
+        fresh = ", ".join(classes)
+        assert report.partly == [(name, f"background from the file, {fresh} fresh") for name in BOX_LOGITS]
+        assert report.skipped == report.missing == []
+        for name in (*DELTAS, *MASK_LOGITS):
+            np.testing.assert_array_equal(after[name], theirs[name])
+
+    def test_one_box_for_all_becomes_one_for_each(self, tmp_path):
+        report, *_ = transfer(tmp_path, settings_of("plate", "rod", agnostic=True), settings_of("plate", "rod"))
+        assert ("box_heads/0/deltas/bias", "shape [6] in the file, [12] in the model") in report.skipped
+        assert {name for name, _ in report.missing} == {*DELTAS, *MASK_LOGITS}
+
+    def test_every_stage_of_a_cascade(self, tmp_path):
+        theirs, ours = settings_of("plate", "rod"), settings_of("rod", "disc")
+        theirs.model.box_head.cascade_ious = ours.model.box_head.cascade_ious = (0.5, 0.6)
+        report, before, after, theirs = transfer(tmp_path, theirs, ours)
+        for stage in range(2):
+            name = f"box_heads/{stage}/logits/bias"
+            np.testing.assert_array_equal(after[name], [*theirs[name][[0, 2]], before[name][2]])
+        assert len(report.partly) == 10
+
+    def test_a_cascade_begins_with_the_one_head_there_was(self, tmp_path):
+        theirs, ours = settings_of("plate", "rod"), settings_of("plate", "rod")
+        ours.model.box_head.cascade_ious = (0.5, 0.6)
+        report, _, after, theirs = transfer(tmp_path, theirs, ours)
+        np.testing.assert_array_equal(after["box_heads/0/logits/bias"], theirs["box_heads/0/logits/bias"])
+        assert {name[: len("box_heads/1")] for name, _ in report.missing} == {"box_heads/1"}
+
+    def test_attributes(self, tmp_path):
+        theirs = settings_of("plate", attributes=("energy", "time"))
+        ours = settings_of("plate", attributes=("angle", "energy"))
+        report, before, after, theirs = transfer(tmp_path, theirs, ours)
+        name = "attribute_head/values/bias"
+        np.testing.assert_array_equal(after[name], [before[name][0], theirs[name][0]])
+        assert (name, "energy from the file, angle fresh") in report.partly
+        assert report.notes == ["attributes of the file that the model does not have: time"]
+
+    def test_classifier(self, tmp_path):
+        theirs, ours = settings_of("plate", "rod"), settings_of("rod", "disc")
+        for settings in (theirs, ours):
+            settings.train.stages = (schema.Stage(learns=("classifier",)),)
+            settings.train.classifier_crop = (4, 8, 8)
+        report, before, after, theirs = transfer(tmp_path, theirs, ours)
+        name = "classifier/logits/bias"
+        np.testing.assert_array_equal(after[name], [theirs[name][1], before[name][1]])
+        assert (name, "rod from the file, disc fresh") in report.partly
+
+    def test_without_a_config_order_counts_and_the_report_says_so(self, tmp_path):
+        settings = settings_of("plate", "rod")
+        trained, model = make(settings, seed=0), make(settings, seed=1)
+        (save(tmp_path, settings, trained) / "config.json").unlink()
+        report = load(tmp_path, model, classes=("rod", "plate"))
+        assert report.notes == [
+            "no config beside the checkpoint: its classes are taken for those of the model, in order"
+        ]
+        np.testing.assert_array_equal(values(model)[MASK_LOGITS[1]], values(trained)[MASK_LOGITS[1]])
+
+    def test_classes_of_the_model_not_given(self, tmp_path):
+        report, _, after, theirs = transfer(tmp_path, settings_of("plate"), settings_of("rod"), classes=None)
+        assert report.notes == report.partly == []
+        np.testing.assert_array_equal(after[MASK_LOGITS[1]], theirs[MASK_LOGITS[1]])
+
+    def test_network_kept_at_the_end_of_a_stage(self, tmp_path):
+        theirs, ours = settings_of("plate", "rod"), settings_of("rod", "plate")
+        trained, model = make(theirs, seed=0), make(ours, seed=1)
+        save(tmp_path, theirs, trained)
+        prefix = tf.train.Checkpoint(model=trained).write(str(tmp_path / "stages" / "first"))
+        report = load(prefix, model, classes=ours.data.classes)
+        assert len(report.loaded) == len(model.variables)
+        np.testing.assert_array_equal(values(model)[MASK_LOGITS[1]], values(trained)[MASK_LOGITS[1]][::-1])
+
+    @pytest.mark.parametrize("channels", [1, 2])
+    def test_other_input_channels(self, tmp_path, channels):
+        ours = settings_of("plate")
+        ours.input.channels = channels
+        report, *_ = transfer(tmp_path, settings_of("plate"), ours)
+        name = "backbone/stem/conv/kernel"
+        reason = "shape [3, 3, 3, 1, 8] in the file, [3, 3, 3, 2, 8] in the model"
+        assert report.skipped == report.missing == ([] if channels == 1 else [(name, reason)])
