@@ -1,5 +1,6 @@
 """What was measured, as Markdown."""
 
+import collections
 import dataclasses
 
 
@@ -51,6 +52,88 @@ class Growth:
 
     work: str
     points: list
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What one network costs.
+
+    name: which, and the size of its patch; one volume at a time.
+    parameters: that train.
+    forward_seconds: volume to detections.
+    train_seconds: of a train step.
+    first_step_seconds: of the first one, which is traced.
+    peak_bytes: of a train step, beyond variables, the optimizer's moments and the volume.
+    forward_flops: of convolutions and matrix products.
+    train_flops: likewise.
+    product_flops_per_second: of a large matrix product in the same minutes.
+    parts: {part: share of the time of all operations of a train step}.
+    convolutions: share of the convolutions in it.
+    kinds: {type of operation: share}, largest first.
+    """
+
+    name: str
+    parameters: int
+    forward_seconds: float
+    train_seconds: float
+    first_step_seconds: float
+    peak_bytes: float
+    forward_flops: float
+    train_flops: float
+    product_flops_per_second: float
+    parts: dict
+    convolutions: float
+    kinds: dict
+
+
+# What a train step should reach: seconds of the first, share of a matrix product's speed, share of convolutions.
+FIRST_STEP, SPEED_SHARE, CONVOLUTION_SHARE = 60, 0.5, 0.75
+# What takes less of the time in every network is not listed.
+LEAST_SHARE = 0.015
+
+
+def network_tables(rows):
+    """Cost, arithmetic, time by part and by operation, as four tables."""
+    tables = _cost_table(rows), _arithmetic_table(rows), _share_table(rows, "part"), _share_table(rows, "kind")
+    return "\n\n".join(tables)
+
+
+def _cost_table(rows):
+    lines = [
+        f"| {r.name} | {r.parameters / 1e6:.1f} M | {r.forward_seconds * 1e3:.0f} | {r.train_seconds * 1e3:.0f} | "
+        f"{1 / r.forward_seconds:.2g} | {1 / r.train_seconds:.2g} | {r.peak_bytes / 1e6:,.0f} MB | "
+        f"{r.first_step_seconds:.0f} s, < {FIRST_STEP} s {_mark(r.first_step_seconds < FIRST_STEP)} |"
+        for r in rows
+    ]
+    header = "network | parameters | forward, ms | train step, ms | volumes/s forward | volumes/s training"
+    return _table(f"{header} | memory of a train step | first step, with tracing", lines)
+
+
+def _arithmetic_table(rows):
+    lines = []
+    for r in rows:
+        forward, train = r.forward_flops / r.forward_seconds, r.train_flops / r.train_seconds
+        product = r.product_flops_per_second
+        lines.append(
+            f"| {r.name} | {r.forward_flops / 1e9:.0f} | {r.train_flops / 1e9:.0f} | {forward / 1e9:.0f} | "
+            f"{train / 1e9:.0f} | {product / 1e9:.0f} | {forward / product:.0%} | "
+            f"{train / product:.0%}, ≥ {SPEED_SHARE:.0%} {_mark(train / product >= SPEED_SHARE)} | "
+            f"{r.convolutions:.0%}, ≥ {CONVOLUTION_SHARE:.0%} {_mark(r.convolutions >= CONVOLUTION_SHARE)} |"
+        )
+    header = "network | GFLOP forward | GFLOP train step | GFLOP/s forward | GFLOP/s train step"
+    more = "GFLOP/s of a matrix product | share, forward | share, train step | convolutions in the time of a train step"
+    return _table(f"{header} | {more}", lines)
+
+
+def _share_table(rows, key):
+    """Shares of the time of a train step by `key`, part or kind of operation, a column for each network."""
+    shares = [getattr(r, f"{key}s") for r in rows]
+    largest = collections.Counter()
+    for share in shares:
+        largest |= collections.Counter(share)  # the larger of the two
+    names = [name for name, value in largest.most_common() if value >= LEAST_SHARE]
+    lines = [f"| {name} | {' | '.join(f'{share.get(name, 0):.1%}' for share in shares)} |" for name in names]
+    return _table(f"{key} | {' | '.join(r.name for r in rows)}", lines)
 
 
 def speed_table(rows):

@@ -1,4 +1,4 @@
-"""Measures every op against its peer and writes what came out: `python -m benchmarks.run` (`make bench`)."""
+"""Measures ops and networks against their peers, writes what came out: `python -m benchmarks.run` (`make bench`)."""
 
 import os
 
@@ -9,7 +9,7 @@ import sys
 
 import tensorflow as tf
 
-from benchmarks import boxes, masks, measure, nms3d, report, roi_align3d
+from benchmarks import boxes, masks, measure, network, nms3d, report, roi_align3d
 
 RESULTS = pathlib.Path(__file__).with_name("RESULTS.md")
 TITLES = {nms3d: "NMS3D", roi_align3d: "ROIAlign3D", boxes: "IoU matrix", masks: "Masks and instances"}
@@ -24,7 +24,8 @@ def main():
         for rows, new in zip((speed, limits, growth), part.measure(), strict=True):
             rows += new
     bandwidth, flops = measure.bytes_per_second(), measure.flops_per_second()
-    text = f"""# Ops against their peers
+    network_tables = network.tables()
+    text = f"""# Ops and network against their peers
 
 Made by `make bench`. {measure.machine()}.
 Medians of runs that take turns in one process; memory is the peak of a process of its own beyond its inputs, the result
@@ -49,6 +50,15 @@ The bound is the larger of two times: the least traffic over {bandwidth / 1e9:.1
 and the least arithmetic over {flops / 1e9:.0f} GFLOP/s (a matrix product), both measured in the same run.
 
 {report.bound_table(speed, bandwidth, flops)}
+
+## Network
+
+One volume at a time. A train step is that of `training.loop`: forward, targets, losses, gradient, clipping, AdamW.
+GFLOP are those of convolutions and matrix products outside of ROIAlign's loops; the matrix product is timed in turn
+with the steps. Times by part and by kind of operation are forward and backward together, from TensorFlow's profiler,
+with one operation at a time.
+
+{network_tables}
 """
     RESULTS.write_text(text)
     print(text)
