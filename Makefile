@@ -1,6 +1,6 @@
 # make setup   .venv with everything in it (Python 3.10 or 3.11)
 # make demo    the whole path on synthetic volumes: about seven minutes on two CPU cores
-# make test    lint and the test suite: about four minutes
+# make test    lint and the test suite: about eight minutes
 # make test-slow  what takes minutes: training to a target
 # make bench   every op timed against its peer, to benchmarks/RESULTS.md: some minutes
 # make format  rewrites the code as lint wants it
