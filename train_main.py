@@ -29,11 +29,8 @@ def main():
 
     strategy = strategies.make(STRATEGY.value, LOGICAL_DEVICES.value)
     manifest = _checked_records(config, strategy)
-    if strategies.is_chief(strategy):
-        checkpoints.claim(workdir, schema.to_json(config), lambda text: _differences(config, text))
-    else:
-        # Refuses what the chief refuses: nobody waits for a chief that has left.
-        checkpoints.check(workdir, lambda text: _differences(config, text))
+    # By every worker, so that nobody waits for a chief that has left; and before anything is written.
+    checkpoints.check(workdir, lambda text: _differences(config, text))
 
     tf.keras.utils.set_random_seed(config.train.seed)  # the weights that training begins with
     with strategy.scope():
@@ -41,14 +38,17 @@ def main():
         optimizer = optimizers.make(config.train)
         optimizer.build(model.trainable_variables)
     resumed = checkpoints.restore_latest(workdir, model, optimizer)
+    report = _begin_with(config, model) if config.train.init_weights and not resumed else None
+    if strategies.is_chief(strategy):
+        checkpoints.claim(workdir, schema.to_json(config), lambda text: _differences(config, text))
     step = int(optimizer.iterations.numpy())
     replicas = strategy.num_replicas_in_sync
     print(f"{model.count_params():,} parameters on {replicas} replica(s), {STRATEGY.value}", flush=True)
     print(f"resumed from {resumed}" if resumed else f"new run in {workdir}", flush=True)
     for line in model.outgrown_anchors():
         print(f"warning: {line}", flush=True)
-    if config.train.init_weights and not resumed:
-        _begin_with(config, workdir, strategy, model)
+    if report and strategies.is_chief(strategy):
+        _write_report(workdir, report)
     if step >= stages.last_step(config.train):
         print(f"already trained for {step} steps", flush=True)
         return
@@ -56,25 +56,28 @@ def main():
     print(f"trained: checkpoints in {workdir}", flush=True)
 
 
-def _begin_with(config, workdir, strategy, model):
-    """Loads `train.init_weights`; the chief prints what was loaded and what was not, and writes it down."""
-    import json
-
-    from data.atomic import replacing
-    from training import strategy as strategies
+def _begin_with(config, model):
+    """Loads `train.init_weights` and returns the report of what was loaded, and what was not and why."""
     from training import weights
 
-    report = weights.load(
+    return weights.load(
         config.train.init_weights,
         model,
         inflate=config.train.inflate,
         classes=config.data.classes,
         attributes=config.data.attributes,
     )
-    if strategies.is_chief(strategy):
-        print("\n".join(report.lines()), flush=True)
-        with replacing(workdir / "init_weights.json") as temporary:
-            temporary.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+
+
+def _write_report(workdir, report):
+    """Prints what was loaded and keeps it in the run's folder."""
+    import json
+
+    from data.atomic import replacing
+
+    print("\n".join(report.lines()), flush=True)
+    with replacing(workdir / "init_weights.json") as temporary:
+        temporary.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
 
 
 def _checked_records(config, strategy):
