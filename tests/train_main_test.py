@@ -43,6 +43,14 @@ def runs(tmp_path_factory):
     first = mains.run("train_main", *small, "--logical_devices=2", "--config.train.steps=4", "--wandb=offline")
     commands = {
         "again": [*small, "--config.train.steps=4", "--wandb=disabled"],
+        "no such weights": [*few, f"--workdir={folder}/none", f"--config.train.init_weights={folder}/absent"],
+        "weights of the first": [
+            *few,
+            f"--workdir={folder}/begun",
+            f"--config.train.init_weights={folder}/model",
+            "--config.train.steps=2",
+            "--wandb=disabled",
+        ],
         "few slots": [*few, "--config.input.max_instances=1", "--config.train.steps=2", "--wandb=disabled"],
         "other config": [*small, "--config.train.steps=5", "--config.model.rpn.nms_iou=0.5"],
         "foreign folder": [*small, f"--workdir={foreign}", "--config.train.steps=4"],
@@ -105,6 +113,7 @@ class TrainMainTest:
             ("indivisible batch", "expected a multiple of 2 replicas, came 3"),
             ("other classes", "cell"),
             ("no records", "no records at absent"),
+            ("no such weights", "expected a run's folder, the prefix of a checkpoint or a Keras file"),
         ],
     )
     def test_misuse_is_one_line(self, runs, name, words):
@@ -112,6 +121,15 @@ class TrainMainTest:
         assert result.code == 2
         assert words in result.err
         assert result.err.count("\n") == 1
+
+    def test_begins_with_the_weights_of_another_run(self, runs):
+        results, folder = runs
+        result = results["weights of the first"]
+        assert result.code == 0, result.err
+        assert "variables loaded, 0 partly, 0 keep their initialisation" in result.out
+        report = json.loads((folder / "begun" / "init_weights.json").read_text())
+        assert report["missing"] == report["skipped"] == []
+        assert not (folder / "none").exists()
 
     def test_damaged_record_and_diverging_loss_are_one_line(self, runs, tmp_path):
         _, folder = runs
