@@ -2,7 +2,7 @@
 # make demo    the whole path on synthetic volumes: about seven minutes on two CPU cores
 # make test    lint and the test suite: about eight minutes
 # make test-slow  what takes minutes: training to a target
-# make bench   every op timed against its peer, to benchmarks/RESULTS.md: some minutes
+# make bench   every op and three networks timed against their peers, to benchmarks/RESULTS.md: a quarter of an hour
 # make format  rewrites the code as lint wants it
 # make constraints  resolves all dependencies anew, writes constraints.txt (OLDEST_PYTHON=python3.10)
 SHELL := /bin/bash

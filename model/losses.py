@@ -8,6 +8,7 @@ import tensorflow as tf
 from model.attribute_head import encode_attributes
 from model.box_head import select_deltas
 from model.mask_head import select_class
+from model.rpn import object_logits
 from ops import box_losses as decoded_losses
 from ops import boxes as box_ops
 from ops import keypoints, losses
@@ -39,9 +40,7 @@ def rpn_losses(logits, deltas, anchors, targets, *, rpn):
     Returns:
       {"rpn_class": [B], "rpn_box": [B]}.
     """
-    if logits.shape.rank == 3:
-        # The softmax of two logits is the sigmoid of their difference.
-        logits = logits[..., 1] - logits[..., 0]
+    logits = object_logits(logits)
     is_object, drawn = tf.cast(targets.positive, tf.float32), targets.positive | targets.negative
     if rpn.class_loss == "focal":
         class_loss = losses.focal(logits, is_object, drawn, alpha=FOCAL_ALPHA, gamma=FOCAL_GAMMA)
