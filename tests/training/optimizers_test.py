@@ -57,6 +57,26 @@ class StagedWarmupCosineTest:
         assert float(again(7)) == float(schedule(7))
 
 
+class AdamWTest:
+    @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+    def test_steps_as_keras_does(self, weight_decay):
+        rng = np.random.default_rng(3)
+        first = [rng.normal(size=shape).astype(np.float32) for shape in ((3, 5, 7), (2,))]
+        gradients = [[rng.normal(size=w.shape).astype(np.float32) for w in first] for _ in range(20)]
+        ends = []
+        for kind in (optimizers.AdamW, tf.keras.optimizers.AdamW):
+            variables = [tf.Variable(w) for w in first]
+            optimizer = kind(optimizers.StagedWarmupCosine([0.1], [20], 4), weight_decay=weight_decay)
+            optimizer.build(variables)
+            step = tf.function(lambda *g, o=optimizer, v=variables: o.apply_gradients(zip(g, v, strict=True)))
+            for each in gradients:
+                step(*(tf.constant(g) for g in each))
+            ends.append([w.numpy() for w in (*variables, *optimizer.variables[2:])])
+        assert not np.allclose(ends[0][0], first[0], atol=0.1)
+        for ours, theirs in zip(*ends, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
 class MakeTest:
     @pytest.mark.parametrize(
         ("name", "is_decayed"),
