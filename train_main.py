@@ -29,6 +29,7 @@ def main():
 
     strategy = strategies.make(STRATEGY.value, LOGICAL_DEVICES.value)
     manifest = _checked_records(config, strategy)
+    _balance_classes(config.model.box_head, manifest)
     # By every worker, so that nobody waits for a chief that has left; and before anything is written.
     checkpoints.check(workdir, lambda text: _differences(config, text))
 
@@ -58,6 +59,7 @@ def main():
 
 def _begin_with(config, model):
     """Loads `train.init_weights` and returns the report of what was loaded, and what was not and why."""
+    from ops.keypoints import KEYPOINTS
     from training import weights
 
     return weights.load(
@@ -66,6 +68,7 @@ def _begin_with(config, model):
         inflate=config.train.inflate,
         classes=config.data.classes,
         attributes=config.data.attributes,
+        keypoints=config.data.keypoints or KEYPOINTS,
     )
 
 
@@ -90,10 +93,23 @@ def _checked_records(config, strategy):
     if batch_size % replicas:
         raise InputError(f"train.batch_size: expected a multiple of {replicas} replicas, came {batch_size}")
     manifest = convert.ensure_records(config.data)
-    records.check_matches(manifest, config.data.classes, config.input.channels, config.data.attributes)
+    records.check_matches(
+        manifest, config.data.classes, config.input.channels, config.data.attributes, config.data.keypoints
+    )
     if strategies.is_chief(strategy):
         _warn_of_hidden_instances(manifest, config)
     return manifest
+
+
+def _balance_classes(box_head, manifest):
+    """Class weights from the training records where the config asks for them and gives none."""
+    from data import fingerprint
+
+    if box_head.class_balance > 0 and not box_head.class_weights:
+        counts = manifest["num_instances"]["train"]
+        box_head.class_weights = weights = fingerprint.class_weights(counts, box_head.class_balance)
+        shown = ", ".join(f"{weight:.2f} {name}" for name, weight in zip(counts, weights[1:], strict=True))
+        print(f"class weights: {shown}", flush=True)
 
 
 def _batches(config, manifest, strategy, step):

@@ -273,7 +273,8 @@ class BoxHead:
     dropout: float = 0.0  # after every dense layer
     class_agnostic: bool = False  # one box for all classes
     class_loss: str = "cross_entropy"
-    class_weights: tuple = ()  # of background and each class in the class loss; empty: all alike
+    class_weights: tuple = ()  # of background and each class in the class loss; empty: by class_balance
+    class_balance: float = 0.0  # weights from the records, frequency ** -balance: 1 gives classes equal shares
     box_loss: str = "smooth_l1"
     delta_weights: tuple = (10.0, 10.0, 10.0, 5.0, 5.0, 5.0)  # scales deltas to about unit variance
     cascade_ious: tuple = ()  # positive IoU of each stage of a cascade, (0.5, 0.6, 0.7) in the paper; empty: one stage
@@ -290,6 +291,7 @@ class BoxHead:
         for name in ("num_convs", "num_dense"):
             checks.require(getattr(self, name) >= 0, f"model.box_head.{name}", ">= 0", getattr(self, name))
         checks.require(0 <= self.dropout < 1, "model.box_head.dropout", "a number in [0, 1)", self.dropout)
+        checks.share("model.box_head.class_balance", self.class_balance)
         checks.require(
             len(self.class_weights) in (0, num_classes + 1)
             and all(isinstance(w, int | float) and w >= 0 for w in self.class_weights),

@@ -114,11 +114,16 @@ class MaskRCNN(tf.keras.Model):
             with tf.name_scope(self.name):  # as of every other variable
                 self.classifier(self.backbone(volume))
 
-    def outgrown_anchors(self):
-        """One line for every anchor that is larger than what its level can see; see model/receptive_field.py."""
+    def receptive_fields(self):
+        """What each level of the pyramid can see, its stride, and its anchors: {level: ...} each, (z, y, x) voxels."""
         windows = self.fpn.windows(self.backbone.windows)
         fields = receptive_field.receptive_fields(windows, self.rpn_head.conv.windows)
-        return receptive_field.warnings(fields, dict(zip(fields, self.anchor_shapes, strict=True)))
+        return fields, *(dict(zip(fields, values, strict=True)) for values in (self.strides, self.anchor_shapes))
+
+    def outgrown_anchors(self):
+        """One line for every anchor that is larger than what its level can see; see model/receptive_field.py."""
+        fields, _, anchors = self.receptive_fields()
+        return receptive_field.warnings(fields, anchors)
 
     @property
     def mask_size(self):

@@ -48,8 +48,31 @@ def warnings(fields, anchors):
         f"level {level}: anchor of {_text(anchor)} outgrows the receptive field {_text(fields[level])}"
         for level, shapes in anchors.items()
         for anchor in shapes
-        if any(size > field for size, field in zip(anchor, fields[level], strict=True))
+        if _outgrows(anchor, fields[level])
     ]
+
+
+def table(fields, strides, anchors):
+    """The receptive fields as text, one line per level below a heading, with a mark where an anchor outgrows its own.
+
+    Args:
+      fields: {level: (z, y, x) voxels}.
+      strides: {level: (z, y, x) voxels}.
+      anchors: {level: [(z, y, x) voxels]}.
+
+    Returns:
+      list of str.
+    """
+    rows = [("level", "stride", "sees", "anchors (z, y, x voxels; ! outgrows what its level sees)")]
+    for level, field in fields.items():
+        shown = [_text(anchor) + " !" * _outgrows(anchor, field) for anchor in anchors[level]]
+        rows.append((f"P{level}", _text(strides[level]), _text(field), ", ".join(shown)))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return ["  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows]
+
+
+def _outgrows(anchor, field):
+    return any(size > limit for size, limit in zip(anchor, field, strict=True))
 
 
 def _text(sizes):

@@ -6,6 +6,7 @@ from concurrent import futures
 
 import pytest
 
+from data import fingerprint
 from tests import mains
 
 # A network and volumes so small that a run takes seconds; no axis is as long as another.
@@ -51,7 +52,13 @@ def runs(tmp_path_factory):
             "--config.train.steps=2",
             "--wandb=disabled",
         ],
-        "few slots": [*few, "--config.input.max_instances=1", "--config.train.steps=2", "--wandb=disabled"],
+        "few slots": [
+            *few,
+            "--config.input.max_instances=1",
+            "--config.model.box_head.class_balance=1.0",
+            "--config.train.steps=2",
+            "--wandb=disabled",
+        ],
         "other config": [*small, "--config.train.steps=5", "--config.model.rpn.nms_iou=0.5"],
         "foreign folder": [*small, f"--workdir={foreign}", "--config.train.steps=4"],
         "indivisible batch": [*small, "--logical_devices=2", "--config.train.batch_size=3"],
@@ -86,6 +93,17 @@ class TrainMainTest:
         assert line.startswith(expected)
         assert line.endswith("raise input.max_instances")
         assert "warning" not in results["first"].out
+
+    def test_class_weights_come_from_the_records(self, runs):
+        results, folder = runs
+        manifest = json.loads((folder / "records" / "manifest.json").read_text())
+        expected = fingerprint.class_weights(manifest["num_instances"]["train"], 1.0)
+        assert len(set(expected)) > 1
+        resolved = json.loads((folder / "few" / "config.json").read_text())
+        assert resolved["model"]["box_head"]["class_weights"] == list(expected)
+        (line,) = (line for line in results["few slots"].out.splitlines() if line.startswith("class weights: "))
+        assert line.startswith(f"class weights: {expected[1]:.2f} ellipsoid, ")
+        assert "class weights" not in results["first"].out
 
     def test_trains_on_two_replicas_and_leaves_everything(self, runs):
         results, folder = runs

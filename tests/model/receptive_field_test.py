@@ -99,3 +99,15 @@ class WarningsTest:
 
     def test_no_anchors_no_lines(self):
         assert receptive_field.warnings({2: (5, 9, 9)}, {}) == []
+
+
+class TableTest:
+    def test_a_line_per_level_with_a_mark_at_anchors_that_outgrow_it(self):
+        fields = {2: (5, 9, 9), 3: (20, 40, 40)}
+        strides = {2: (1, 2, 2), 3: (2, 4, 4)}
+        anchors = {2: [(5.0, 9.0, 9.0), (4.0, 4.0, 9.5)], 3: [(8.0, 30.0, 30.0)]}
+        assert receptive_field.table(fields, strides, anchors) == [
+            "level  stride     sees          anchors (z, y, x voxels; ! outgrows what its level sees)",
+            "P2     (1, 2, 2)  (5, 9, 9)     (5, 9, 9), (4, 4, 9.5) !",
+            "P3     (2, 4, 4)  (20, 40, 40)  (8, 30, 30)",
+        ]
