@@ -32,7 +32,9 @@ def main():
     config = command_line.read_config(checkpoints.read_config_text(workdir))
     folder = RECORDS.value or config.data.records
     manifest = records.read_manifest(folder)
-    records.check_matches(manifest, config.data.classes, config.input.channels, config.data.attributes)
+    records.check_matches(
+        manifest, config.data.classes, config.input.channels, config.data.attributes, config.data.keypoints
+    )
     volumes = pipeline.volumes(folder, manifest, SPLIT.value, config.input)
     detector = VolumeDetector(restore.load_model(workdir, config), config)
 
@@ -42,7 +44,7 @@ def main():
         matches.append(matching.match_volume(found, truth, config.model.detections.mask_threshold))
         if number < NUM_PICTURES.value:
             drawn.append((detector.one_class_each(found), truth))
-    measured = measurements.summarize(matches, config.data.attributes)
+    measured = measurements.summarize(matches, config.data.attributes, config.data.keypoints)
     summary = metrics.summarize(matches, config.data.classes) | measured
     table = "\n".join([metrics.table(summary), *measurements.table_lines(measured)])
     for name, text in (("metrics.json", json.dumps(summary, indent=2)), ("metrics.txt", table)):

@@ -41,12 +41,13 @@ def main():
     found = {name: value.numpy() for name, value in segment(image).items()}
     total = int(found["num_detections"])
     found = answers.confident(found, MIN_SCORE.value)
-    table = answers.rows(found, config.data.classes, volume, config.data.attributes)
+    measured = config.data.attributes, config.data.keypoints
+    table = answers.rows(found, config.data.classes, volume, *measured)
     output.mkdir(parents=True, exist_ok=True)
     stem = output / readers.case_stem(source)
     suffix = readers.volume_suffix(source)
     writers.write_labels(f"{stem}_instances{suffix}", found["labels"], like=source)
-    answers.write_csv(f"{stem}_detections.csv", table, answers.columns(found, config.data.attributes))
+    answers.write_csv(f"{stem}_detections.csv", table, answers.columns(found, *measured))
     answers.write_json(f"{stem}_detections.json", table, source.name)
     report.draw_slices(
         f"{stem}_slices.png",

@@ -343,7 +343,7 @@ class AttributeHead:
 
 @dataclasses.dataclass(slots=True)
 class KeypointHead:
-    """Landmarks of a roi as heat maps: the centroid and the two extremal points along every axis, from the masks."""
+    """Landmarks of a roi as heat maps: `data.keypoints`, or else, from the masks, centroid and extremal points."""
 
     enabled: bool = False
     roi_size: tuple = (8, 8, 8)  # heat maps have twice this

@@ -51,6 +51,9 @@ class Data:
     records: str = "runs/shapes/records"
     classes: tuple = ("ellipsoid", "cuboid", "pyramid")  # class ids 1..K in this order
     attributes: tuple = ()  # names of the numbers measured of every instance, an energy, say
+    # Names of landmarks that the data gives of every instance; empty: those derived from masks (ops/keypoints.py). They
+    # are mirrored with the volume: where names tell left from right, switch that axis of input.flip_axes off.
+    keypoints: tuple = ()
     labels: str = "instances"  # label files hold instance ids, or semantic values to be split into components
     min_voxels: int = 1  # smaller instances are taken out, and counted
     split_fractions: tuple = (0.8, 0.1, 0.1)  # for sources that state no split of their own
@@ -77,10 +80,18 @@ class Data:
         checks.require(
             all(isinstance(name, str) and name for name in self.attributes)
             and len(set(self.attributes)) == len(self.attributes)
-            and "class" not in self.attributes,
+            and not {"class", "keypoints"} & set(self.attributes),
             "data.attributes",
-            "different, non-empty names other than class",
+            "different, non-empty names other than class and keypoints",
             self.attributes,
+        )
+        checks.require(
+            all(isinstance(name, str) and name for name in self.keypoints)
+            and len(set(self.keypoints)) == len(self.keypoints)
+            and not {"class", *self.attributes} & set(self.keypoints),
+            "data.keypoints",
+            "different, non-empty names other than class and data.attributes",
+            self.keypoints,
         )
         checks.choice("data.labels", self.labels, LABELS)
         checks.require(self.min_voxels >= 1, "data.min_voxels", ">= 1", self.min_voxels)

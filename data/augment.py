@@ -1,12 +1,14 @@
 """Random views of an example: crops, flips, quarter turns, intensities and mosaics.
 
 An example is a dict with volume [Z, Y, X, C] float32, instance_ids [Z, Y, X] int32 (n + 1 is instance n), class_ids [N]
-int32 and attributes [N, T] float32; other keys pass through. Boxes do not appear: they are computed from the ids when
-all is done. A seed is an int32 [2] tensor, and equal seeds give equal results.
+int32, attributes [N, T] float32 and keypoints [N, L, 3] float32 voxels, which move with the volume and may lie outside;
+other keys pass through. Boxes do not appear: they are computed from the ids when all is done. A seed is an int32 [2]
+tensor, and equal seeds give equal results.
 """
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -88,6 +90,7 @@ def rotate90(example, planes, seed):
         **example,
         "volume": tf.ensure_shape(tf.transpose(volume, tf.concat([order, [3]], 0)), volume.shape),
         "instance_ids": tf.ensure_shape(tf.transpose(ids, order), shape),
+        "keypoints": tf.gather(example["keypoints"], order, axis=-1),
     }
     return _reverse(turned, mirrored)
 
@@ -117,23 +120,29 @@ def mosaic(examples, grid):
     """Joins examples of one size into a single one.
 
     Args:
-      examples: dict of stacked examples: volume [n, Z, Y, X, C], instance_ids [n, Z, Y, X], class_ids [n, N] and
-        attributes [n, N, T], where an example with fewer than N instances is padded.
+      examples: dict of stacked examples: volume [n, Z, Y, X, C], instance_ids [n, Z, Y, X], class_ids [n, N],
+        attributes [n, N, T] and keypoints [n, N, L, 3], where an example with fewer than N instances is padded.
       grid: (z, y, x) examples per axis, n in all, filled in row-major order.
 
     Returns:
-      dict: volume [z * Z, y * Y, x * X, C], instance_ids of that size, class_ids [n * N], attributes [n * N, T].
+      dict: volume [z * Z, y * Y, x * X, C], instance_ids of that size, class_ids [n * N], attributes [n * N, T],
+      keypoints [n * N, L, 3].
     """
     class_ids, attributes = examples["class_ids"], examples["attributes"]
-    num_slots = tf.shape(class_ids)[1]
-    offsets = tf.range(math.prod(grid)) * num_slots
+    num_tiles, num_slots = math.prod(grid), tf.shape(class_ids)[1]
+    offsets = tf.range(num_tiles) * num_slots
     ids = examples["instance_ids"]
+    sizes = tf.cast(tf.shape(ids)[1:], tf.float32)
     ids = tf.where(ids > 0, ids + offsets[:, tf.newaxis, tf.newaxis, tf.newaxis], 0)
+    corners = tf.constant(list(np.ndindex(*grid)), tf.float32) * sizes  # [n, 3]
+    keypoints = examples["keypoints"] + corners[:, tf.newaxis, tf.newaxis]
     return {
         "volume": _tile(examples["volume"], grid),
         "instance_ids": _tile(ids[..., tf.newaxis], grid)[..., 0],
         "class_ids": tf.reshape(class_ids, [-1]),
-        "attributes": tf.reshape(attributes, [math.prod(grid) * num_slots, tf.shape(attributes)[2]]),
+        # Not -1: there may be no attributes or landmarks, and then it would be any number.
+        "attributes": tf.reshape(attributes, [num_tiles * num_slots, tf.shape(attributes)[2]]),
+        "keypoints": tf.reshape(keypoints, [num_tiles * num_slots, tf.shape(keypoints)[2], 3]),
     }
 
 
@@ -164,6 +173,7 @@ def _window(example, start, size, padded_size):
         **example,
         "volume": tf.ensure_shape(volume, [*padded_size, example["volume"].shape[3]]),
         "instance_ids": tf.ensure_shape(ids, padded_size),
+        "keypoints": example["keypoints"] + tf.cast(before - start, tf.float32),
     }
 
 
@@ -172,7 +182,13 @@ def _reverse(example, mirrored):
     axes = tf.cast(tf.where(mirrored)[:, 0], tf.int32)
     # Reversing x with a channel axis behind it takes longer than reversing every channel on its own.
     channels = [tf.reverse(channel, axes) for channel in tf.unstack(example["volume"], axis=-1)]
-    return {**example, "volume": tf.stack(channels, axis=-1), "instance_ids": tf.reverse(example["instance_ids"], axes)}
+    ids, points = example["instance_ids"], example["keypoints"]
+    return {
+        **example,
+        "volume": tf.stack(channels, axis=-1),
+        "instance_ids": tf.reverse(ids, axes),
+        "keypoints": tf.where(mirrored, tf.cast(tf.shape(ids), tf.float32) - points, points),
+    }
 
 
 def _rotations(planes):

@@ -1,4 +1,4 @@
-"""Folders of image and label files to training cases: a volume, its instances, their classes and attributes."""
+"""Folders of image and label files to training cases: a volume, its instances and what is known of them."""
 
 import os
 from dataclasses import dataclass
@@ -35,6 +35,7 @@ class Case:
       instance_ids: [Z, Y, X] int32, 0 background, 1..N the instances.
       class_ids: [N] int32 in 1..K; entry i is the class of instance i + 1.
       attributes: [N, T] float32, NaN where unknown; T may be 0.
+      keypoints: [N, L, 3] float32, landmarks in voxels, NaN where unknown; L may be 0.
       source: where it came from.
     """
 
@@ -43,6 +44,7 @@ class Case:
     instance_ids: np.ndarray
     class_ids: np.ndarray
     attributes: np.ndarray
+    keypoints: np.ndarray
     source: str
 
 
@@ -72,23 +74,30 @@ def find_cases(source: str | os.PathLike) -> list[CaseFiles]:
 
 
 def load_case(
-    files: CaseFiles, *, labels: str, classes: tuple[str, ...], min_voxels: int, attributes: tuple[str, ...] = ()
+    files: CaseFiles,
+    *,
+    labels: str,
+    classes: tuple[str, ...],
+    min_voxels: int,
+    attributes: tuple[str, ...] = (),
+    keypoints: tuple[str, ...] = (),
 ) -> tuple[Case, dict[str, int]]:
     """Reads a case and makes its instances.
 
     Args:
       files: from `find_cases`.
-      labels: "instances": each id is an object, whose class and attributes `<label stem>.json` beside the
-        label file tells (see data/instance_table.py), or which is of the only class where there is no
-        such file. "semantic": value v is class v, and its 26-connected components are the objects.
+      labels: "instances": each id is an object, whose class, attributes and landmarks `<label stem>.json`
+        beside the label file tells (see data/instance_table.py), or which is of the only class where there
+        is no such file. "semantic": value v is class v, and its 26-connected components are the objects.
       classes: the K class names; class id 1 is the first.
       min_voxels: smaller objects become background.
       attributes: names of what the JSON tells of an object beside its class; NaN where it does not.
+      keypoints: names of landmarks, likewise.
 
     Returns:
       The case, with instances in ascending order of their id in the file; no objects is valid. And
-      what was left out: {"below_min_voxels": number of objects}, and "attribute <name> unlisted": number
-      of objects of which the JSON tells more than `attributes`.
+      what was left out: {"below_min_voxels": number of objects}, and "attribute <name> unlisted" or
+      "keypoint <name> unlisted": number of objects of which the JSON tells more than was asked for.
 
     Raises:
       InputError: a file that cannot be read, labels on another grid than the image, labels that are
@@ -107,17 +116,21 @@ def load_case(
         ids = values
     instance_ids, old_ids, first_values, kept = _relabel(ids, values, min_voxels)
     if labels == "semantic":
-        class_ids, measured, unlisted = first_values.astype(np.int32), unknown(len(old_ids), attributes), {}
+        class_ids, unlisted = first_values.astype(np.int32), {}
+        values, points = unknown(len(old_ids), attributes, keypoints)
     else:
-        class_ids, measured, unlisted = _described(files.labels, old_ids, classes, attributes)
-    case = Case(files.name, volume, instance_ids, class_ids[kept], measured[kept], str(files.image))
-    left_out = {f"attribute {name} unlisted": number for name, number in unlisted.items()}
+        class_ids, values, points, unlisted = _described(files.labels, old_ids, classes, attributes, keypoints)
+    case = Case(files.name, volume, instance_ids, class_ids[kept], values[kept], points[kept], str(files.image))
+    left_out = {f"{name} unlisted": number for name, number in unlisted.items()}
     return case, {"below_min_voxels": int(np.sum(~kept)), **left_out}
 
 
-def unknown(num_instances: int, attributes: tuple[str, ...]) -> np.ndarray:
-    """[N, T] float32 attributes of which nothing is known."""
-    return np.full((num_instances, len(attributes)), np.nan, np.float32)
+def unknown(
+    num_instances: int, attributes: tuple[str, ...], keypoints: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """[N, T] float32 attributes and [N, L, 3] float32 landmarks of which nothing is known."""
+    shapes = (num_instances, len(attributes)), (num_instances, len(keypoints), 3)
+    return tuple(np.full(shape, np.nan, np.float32) for shape in shapes)
 
 
 def _data_files(folder):
@@ -262,21 +275,23 @@ def _relabel(ids, values, min_voxels):
     return relabelled, old_ids, values[inside][first], kept
 
 
-def _described(path, ids, classes, attributes):
-    """Class ids [N] int32 and attributes [N, T] float32 of instance ids, and what else the JSON beside them tells."""
+def _described(path, ids, classes, attributes, keypoints):
+    """Class ids [N], attributes [N, T] and landmarks [N, L, 3] of instance ids, and what else the JSON tells."""
     json_path = path.with_name(f"{case_stem(path)}.json")
     if json_path.exists():
-        table, unlisted = instance_table.read(json_path, classes, attributes)
+        table, unlisted = instance_table.read(json_path, classes, attributes, keypoints)
         missing = [str(i) for i in ids.tolist() if i not in table]
         if missing:
             raise InputError(
                 f"{json_path}: expected a class for every id in {path.name}, got none for {_some(missing)}"
             )
         rows = [table[i] for i in ids.tolist()]
-        values = np.array([values for _, values in rows], np.float32).reshape(len(ids), len(attributes))
-        return np.array([class_id for class_id, _ in rows], np.int32), values, unlisted
+        values, points = unknown(len(ids), attributes, keypoints)
+        for row, (_, numbers, places) in enumerate(rows):
+            values[row], points[row] = numbers, np.reshape(places, (-1, 3))
+        return np.array([class_id for class_id, *_ in rows], np.int32), values, points, unlisted
     if len(classes) != 1 and len(ids):
         raise InputError(
             f"{path}: expected {json_path.name} beside it, which tells the classes {classes} apart, got no such file"
         )
-    return np.ones(len(ids), np.int32), unknown(len(ids), attributes), {}
+    return np.ones(len(ids), np.int32), *unknown(len(ids), attributes, keypoints), {}

@@ -1,6 +1,5 @@
 """Sources of annotated volumes to sharded TFRecords, or to a folder of files; one case in memory at a time."""
 
-import collections
 import dataclasses
 import json
 import os
@@ -14,6 +13,7 @@ from data.atomic import replacing_folder
 from data.cases import SPLITS, Case, find_cases, load_case, unknown
 from data.errors import InputError
 from data.readers import Volume, spacing_affine
+from data.tally import Tally
 from data.writers import write_volume
 
 SYNTHETIC = "synthetic:shapes"
@@ -30,15 +30,16 @@ def convert(data_config, output, *, progress=True):
     Returns:
       The manifest, as in manifest.json: format_version, project_version, source, settings (of the config, on which
       the records depend: of synthetic sources how they are drawn, of folders labels and min_voxels), classes, labels,
-      attributes, channels, num_attributes, num_cases {split: n}, num_instances {split: {class: n}}, largest_shape [3]
-      voxels, max_instances of one volume, spacing_median [3] mm, dropped {reason: instances, or values of attributes
-      that are unknown or unlisted in the config}, shards {split: [{file, records, bytes, sha256}]}.
+      attributes, keypoints, channels, num_attributes, num_cases {split: n}, num_instances {split: {class: n}},
+      largest_shape [3] voxels, max_instances of one volume, spacing_median [3] mm, dropped {reason: instances, or
+      values of attributes and landmarks that are unknown or unlisted in the config}, shards {split: [{file, records,
+      bytes, sha256}]}.
 
     Raises:
       InputError: the source cannot be used, a case does not fit, or the output is a file or a folder with files in it.
     """
     with replacing_folder(output) as folder:
-        tally = _Tally(data_config)
+        tally = Tally(data_config)
         writers = {split: records.ShardWriter(folder, split, data_config.shard_megabytes * 10**6) for split in SPLITS}
         for split, case, dropped in _counted(data_config, progress):
             tally.add(split, case, dropped)
@@ -53,7 +54,7 @@ def convert(data_config, output, *, progress=True):
 
 
 def write_files(data_config, output, *, progress=True):
-    """Writes a source as `images/`, `labels/` (.nii.gz, with classes and attributes as JSON beside) and `split.json`.
+    """Writes a source as `images/`, `labels/` (.nii.gz, with what is known as JSON beside) and `split.json`.
 
     Read back with `labels="instances"`, the folder gives the cases of the source again. Voxels and spacing are kept;
     the place in the world is not.
@@ -64,7 +65,7 @@ def write_files(data_config, output, *, progress=True):
       dict: the fields of the manifest that tell about cases.
     """
     with replacing_folder(output) as folder:
-        tally = _Tally(data_config)
+        tally = Tally(data_config)
         names = {split: [] for split in SPLITS}
         for split, case, dropped in _counted(data_config, progress):
             tally.add(split, case, dropped)
@@ -120,7 +121,7 @@ def summary(totals):
         f"at most {totals['max_instances']} instances in one"
     )
     for reason, number in totals["dropped"].items():
-        things = "values" if reason.startswith("attribute ") else "instances"
+        things = "values" if reason.startswith(("attribute ", "keypoint ")) else "instances"
         lines.append(f"left out: {number} {things} ({reason})")
     return "\n".join(lines)
 
@@ -139,6 +140,7 @@ def _jobs(data_config):
             classes=tuple(data_config.classes),
             min_voxels=data_config.min_voxels,
             attributes=tuple(data_config.attributes),
+            keypoints=tuple(data_config.keypoints),
         )
 
     return [(files.split or next(drawn), lambda files=files: load(files)) for files in found]
@@ -158,7 +160,7 @@ def _synthetic_jobs(data_config):
 
 
 def _draw(data_config, index):
-    """Case `index` of the synthetic source, of which no attributes are known, and what was dropped."""
+    """Case `index` of the synthetic source, of which no attributes or landmarks are known, and what was dropped."""
     settings = data_config.synthetic
     image, ids, class_ids = synthetic.shapes(
         settings.seed,
@@ -174,7 +176,8 @@ def _draw(data_config, index):
     class_ids = order[class_ids[kept]]
     volume = Volume(image, np.ones(3), spacing_affine(np.ones(3)))
     name = f"shapes_{settings.seed}_{index:05d}"
-    case = Case(name, volume, ids, class_ids, unknown(len(class_ids), data_config.attributes), SYNTHETIC)
+    values, points = unknown(len(class_ids), data_config.attributes, data_config.keypoints)
+    case = Case(name, volume, ids, class_ids, values, points, SYNTHETIC)
     return case, {"below_min_voxels": int(np.sum(~kept))}
 
 
@@ -204,7 +207,8 @@ def _write_case(folder, case, data_config):
     write_volume(folder / "images" / f"{case.name}.nii.gz", array, case.volume.spacing)
     write_volume(folder / "labels" / f"{case.name}.nii.gz", ids, case.volume.spacing)
     names = [data_config.classes[i - 1] for i in case.class_ids]
-    instance_table.write(folder / "labels" / f"{case.name}.json", names, data_config.attributes, case.attributes)
+    known = data_config.attributes, case.attributes, data_config.keypoints, case.keypoints
+    instance_table.write(folder / "labels" / f"{case.name}.json", names, *known)
 
 
 def _header(data_config):
@@ -215,6 +219,7 @@ def _header(data_config):
         "settings": _settings(data_config, data_config.source),
         "classes": list(data_config.classes),
         "attributes": list(data_config.attributes),
+        "keypoints": list(data_config.keypoints),
         "labels": data_config.labels,
     }
 
@@ -249,52 +254,3 @@ def _check_settings(folder, manifest, data_config):
             f"{folder}: expected records made with the config's {expected}, came {came}; "
             f"convert {manifest['source']} again into another data.records, or set the config to what came"
         )
-
-
-class _Tally:
-    """Counts what the manifest tells about the cases."""
-
-    def __init__(self, data_config):
-        self._classes, self._attributes = tuple(data_config.classes), tuple(data_config.attributes)
-        self._num_cases = dict.fromkeys(SPLITS, 0)
-        self._instances = {split: np.zeros(len(self._classes), int) for split in SPLITS}
-        self._shapes, self._spacings, self._max_instances = [], [], 0
-        self._dropped = collections.Counter()
-        self._form = None  # (channels, attributes), and the case that set it
-
-    def add(self, split, case, dropped):
-        """Counts one case; InputError where it has other channels or attributes than the first."""
-        array = case.volume.array
-        form = (array.shape[3] if array.ndim == 4 else 1, case.attributes.shape[1])
-        first, name = self._form or (form, case.name)
-        if form != first:
-            raise InputError(
-                f"case {case.name}: expected {first[0]} channel(s) and {first[1]} attributes as in case {name}, "
-                f"came {form[0]} and {form[1]}"
-            )
-        self._form = (first, name)
-        self._num_cases[split] += 1
-        self._instances[split] += np.bincount(case.class_ids, minlength=len(self._classes) + 1)[1:]
-        self._shapes.append(array.shape[:3])
-        self._spacings.append(case.volume.spacing)
-        self._max_instances = max(self._max_instances, len(case.class_ids))
-        self._dropped.update(dropped)
-        for name, values in zip(self._attributes, case.attributes.T, strict=True):
-            self._dropped[f"attribute {name} unknown"] += int(np.isnan(values).sum())
-
-    def totals(self):
-        """The counts, JSON-ready."""
-        channels, num_attributes = self._form[0]
-        return {
-            "channels": channels,
-            "num_attributes": num_attributes,
-            "num_cases": self._num_cases,
-            "num_instances": {
-                split: dict(zip(self._classes, counts.tolist(), strict=True))
-                for split, counts in self._instances.items()
-            },
-            "largest_shape": np.max(self._shapes, axis=0).tolist(),
-            "max_instances": self._max_instances,
-            "spacing_median": np.median(self._spacings, axis=0).tolist(),
-            "dropped": dict(self._dropped),
-        }

@@ -11,7 +11,7 @@ from data.errors import InputError
 from data.readers import spacing_affine
 from ops import masks
 
-_EXAMPLE = ("volume", "instance_ids", "class_ids", "attributes")
+_EXAMPLE = ("volume", "instance_ids", "class_ids", "attributes", "keypoints")
 # Mosaics for evaluation are the same in every run and for every config.
 _EVALUATION_SEED = 0
 
@@ -33,7 +33,7 @@ def train_batches(
     Returns:
       tf.data.Dataset of dicts with static shapes: volume [B, Z, Y, X, C] float32, normalised; instance_ids
       [B, Z, Y, X] int32; and of the truths, see `truth`: boxes [B, G, 6], class_ids [B, G], attributes [B, G, T],
-      valid [B, G].
+      valid [B, G], keypoints [B, G, L, 3] and keypoints_valid [B, G, L] bool, whether the place is known; 0 elsewhere.
 
     Raises:
       InputError: no training cases, fewer than workers, or a shard that is missing, cut or not ours. A record that is
@@ -55,7 +55,9 @@ def train_batches(
         num_tiles = math.prod(input_config.mosaic)
         dataset = dataset.enumerate().map(maker.tile, tf.data.AUTOTUNE).batch(num_tiles, drop_remainder=True)
         dataset = dataset.enumerate().map(maker.mosaic, tf.data.AUTOTUNE)
-    dataset = dataset.map(lambda e: _with_static_attributes(e, manifest["num_attributes"]))
+    # Manifests did not always name landmarks: then there are none.
+    num_keypoints = len(manifest.get("keypoints", []))
+    dataset = dataset.map(lambda e: _with_static_shapes(e, manifest["num_attributes"], num_keypoints))
     options = tf.data.Options()
     options.deterministic = True
     # The shards have been dealt out above.
@@ -77,8 +79,8 @@ def volumes(folder, manifest, split, input_config):
 
     Yields:
       dict of NumPy arrays: volume [Z, Y, X, C] float32, normalised; instance_ids [Z, Y, X] int32 with ids 1..N;
-      class_ids [N] int32; attributes [N, T] float32; boxes [N, 6] float32 voxels; spacing [3] float32 mm; affine [4, 4]
-      float32; name str. N may be 0.
+      class_ids [N] int32; attributes [N, T] float32; keypoints [N, L, 3] float32 voxels; both NaN where unknown; boxes
+      [N, 6] float32 voxels; spacing [3] float32 mm; affine [4, 4] float32; name str. N may be 0.
 
     Raises:
       InputError: no such split, no cases in it, or a shard that is missing, cut, damaged or not ours.
@@ -90,24 +92,24 @@ def volumes(folder, manifest, split, input_config):
     return _mosaics(paths, input_config)
 
 
-def truth(ids, class_ids, attributes, max_instances, min_visible_voxels):
+def truth(example, max_instances, min_visible_voxels):
     """The instances that a patch shows, in slots.
 
     An instance counts if it has `min_visible_voxels` voxels, or fewer but lies whole inside the patch. Where there are
     more than G, the largest are kept. All others become background.
 
     Args:
-      ids: [Z, Y, X] int32, ids 1..N; any of them may be absent.
-      class_ids: [N] int32.
-      attributes: [N, T] float32.
+      example: dict with instance_ids [Z, Y, X] int32, ids 1..N, any of which may be absent; class_ids [N] int32,
+        attributes [N, T] float32, keypoints [N, L, 3] float32 voxels.
       max_instances: G.
       min_visible_voxels: for instances that touch the patch's border.
 
     Returns:
       dict: instance_ids [Z, Y, X] int32 where slot g has id g + 1; boxes [G, 6] float32 voxels, class_ids [G] int32,
-      attributes [G, T] float32, all 0 in empty slots; valid [G] bool. Slots are in descending order of size.
+      attributes [G, T] float32, keypoints [G, L, 3] float32, all 0 in empty slots; valid [G] bool. Slots are in
+      descending order of size.
     """
-    num_instances = tf.shape(class_ids)[0]
+    ids, num_instances = example["instance_ids"], tf.shape(example["class_ids"])[0]
     boxes, voxels = masks.instance_boxes(ids, num_instances)
     shape = tf.cast(tf.shape(ids), tf.float32)
     cut = tf.reduce_any((boxes[:, :3] <= 0.0) | (boxes[:, 3:] >= shape), axis=-1)
@@ -126,8 +128,7 @@ def truth(ids, class_ids, attributes, max_instances, min_visible_voxels):
     return {
         "instance_ids": tf.gather(table, ids),
         "boxes": in_slots(boxes),
-        "class_ids": in_slots(class_ids),
-        "attributes": in_slots(attributes),
+        **{name: in_slots(example[name]) for name in ("class_ids", "attributes", "keypoints")},
         "valid": valid,
     }
 
@@ -178,16 +179,10 @@ class _ExampleMaker:
         volume = augment.jitter(
             example["volume"], config.intensity_scale, config.intensity_shift, config.noise, seeds[1]
         )
-        return {"volume": volume, **self._truth(example)}
+        return {"volume": volume, **_without_unknown_keypoints(self._truth(example))}
 
     def _truth(self, example):
-        return truth(
-            example["instance_ids"],
-            example["class_ids"],
-            example["attributes"],
-            self.config.max_instances,
-            self.config.min_visible_voxels,
-        )
+        return truth(example, self.config.max_instances, self.config.min_visible_voxels)
 
     def _seeds(self, index, number):
         seed = tf.random.experimental.stateless_fold_in(self.seed, tf.cast(index % 2**31, tf.int32))
@@ -207,9 +202,21 @@ def _fitted(record, config, seed):
     return augment.flip(augment.fit(_parse(record, config), size), config.flip_axes, seed)
 
 
-def _with_static_attributes(example, num_attributes):
-    attributes = example["attributes"]
-    return {**example, "attributes": tf.ensure_shape(attributes, [attributes.shape[0], num_attributes])}
+def _without_unknown_keypoints(found):
+    """What `truth` returns with 0 in the place of unknown landmarks, and keypoints_valid [G, L], which are known."""
+    points = found["keypoints"]
+    valid = found["valid"][:, tf.newaxis] & tf.reduce_all(tf.math.is_finite(points), axis=-1)
+    return {**found, "keypoints": tf.where(valid[..., tf.newaxis], points, 0.0), "keypoints_valid": valid}
+
+
+def _with_static_shapes(example, num_attributes, num_keypoints):
+    slots = example["valid"].shape[0]
+    shapes = {
+        "attributes": [slots, num_attributes],
+        "keypoints": [slots, num_keypoints, 3],
+        "keypoints_valid": [slots, num_keypoints],
+    }
+    return {**example, **{name: tf.ensure_shape(example[name], shape) for name, shape in shapes.items()}}
 
 
 def _check_first_record(path):
@@ -269,7 +276,7 @@ def _joined(tiles, config, index):
     joined = augment.mosaic({key: tf.constant(value) for key, value in stacked.items()}, config.mosaic)
     found = _truth_of(joined, len(tiles) * num_slots, 1)
     valid = found.pop("valid")
-    for key in ("boxes", "class_ids", "attributes"):
+    for key in ("boxes", "class_ids", "attributes", "keypoints"):
         found[key] = found[key][valid]
     spacing = tiles[0]["spacing"]
     affine = spacing_affine(spacing.astype(np.float64)).astype(np.float32)
@@ -277,11 +284,6 @@ def _joined(tiles, config, index):
 
 
 def _truth_of(example, num_slots, min_visible_voxels):
-    found = truth(
-        tf.constant(example["instance_ids"]),
-        tf.constant(example["class_ids"]),
-        tf.constant(example["attributes"]),
-        num_slots,
-        min_visible_voxels,
-    )
+    example = {key: tf.constant(example[key]) for key in _EXAMPLE}
+    found = truth(example, num_slots, min_visible_voxels)
     return {"volume": np.asarray(example["volume"]), **{key: value.numpy() for key, value in found.items()}}

@@ -30,6 +30,8 @@ _FEATURES = {
     "class_ids": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
     "attributes": tf.io.FixedLenSequenceFeature([], tf.float32, allow_missing=True),
     "num_attributes": tf.io.FixedLenFeature([], tf.int64),
+    "keypoints": tf.io.FixedLenSequenceFeature([], tf.float32, allow_missing=True),
+    "num_keypoints": tf.io.FixedLenFeature([], tf.int64, default_value=0),  # records did not always have them
     "spacing": tf.io.FixedLenFeature([3], tf.float32),
     "affine": tf.io.FixedLenFeature([4, 4], tf.float32),
     "origin": tf.io.FixedLenFeature([3], tf.int64),
@@ -67,6 +69,8 @@ def to_example(case):
         "class_ids": _ints(case.class_ids),
         "attributes": _floats(case.attributes),
         "num_attributes": _ints([case.attributes.shape[1]]),
+        "keypoints": _floats(case.keypoints),
+        "num_keypoints": _ints([case.keypoints.shape[1]]),
         "spacing": _floats(case.volume.spacing),
         "affine": _floats(case.volume.affine),
         "origin": _ints([0, 0, 0]),
@@ -85,21 +89,21 @@ def parse(serialized):
 
     Returns:
       dict: volume [Z, Y, X, C] float32 in the source's intensities, instance_ids [Z, Y, X] int32 with ids 1..N (0 is
-      background), class_ids [N] int32 in 1..K, attributes [N, T] float32, spacing [3] float32 mm, affine [4, 4]
-      float32, origin [3] int32 voxels (this volume's corner in the source), name and source (file name) strings.
+      background), class_ids [N] int32 in 1..K, attributes [N, T] float32, keypoints [N, L, 3] float32 voxels, spacing
+      [3] float32 mm, affine [4, 4] float32, origin [3] int32 voxels (this volume's corner in the source), name and
+      source (file name) strings.
     """
     record = tf.io.parse_single_example(serialized, _FEATURES)
     shape = tf.cast(record["volume_shape"], tf.int32)
     ids = tf.io.decode_compressed(record["instance_ids_zlib"], "ZLIB")
     volume = tf.reshape(_decode(record["volume"], record["volume_dtype"], tf.float32), shape)
+    num_instances = tf.size(record["class_ids"], tf.int64)
     return {
         "volume": tf.ensure_shape(volume, [None, None, None, None]),
         "instance_ids": tf.reshape(_decode(ids, record["instance_ids_dtype"], tf.int32), shape[:3]),
         "class_ids": tf.cast(record["class_ids"], tf.int32),
-        "attributes": tf.reshape(
-            record["attributes"],
-            tf.stack([tf.shape(record["class_ids"])[0], tf.cast(record["num_attributes"], tf.int32)]),
-        ),
+        "attributes": tf.reshape(record["attributes"], [num_instances, record["num_attributes"]]),
+        "keypoints": tf.reshape(record["keypoints"], [num_instances, record["num_keypoints"], 3]),
         "spacing": record["spacing"],
         "affine": record["affine"],
         "origin": tf.cast(record["origin"], tf.int32),
@@ -225,13 +229,14 @@ def shard_paths(folder, manifest, split):
     return [os.path.join(folder, shard["file"]) for shard in manifest["shards"][split]]
 
 
-def check_matches(manifest, classes, channels, attributes=()):
-    """Raises InputError where records hold other classes, attributes (or another order) or channels than the config."""
+def check_matches(manifest, classes, channels, attributes=(), keypoints=()):
+    """InputError where records hold other classes, attributes, landmarks (or another order) or channels."""
     if list(classes) != manifest["classes"]:
         raise InputError(f"records: expected the config's classes {list(classes)}, came {manifest['classes']}")
-    found = manifest.get("attributes", [])  # Manifests did not always name them: then there are none.
-    if list(attributes) != found:
-        raise InputError(f"records: expected the config's attributes {list(attributes)}, came {found}")
+    for kind, mine in (("attributes", attributes), ("keypoints", keypoints)):
+        found = manifest.get(kind, [])  # Manifests did not always name them: then there are none.
+        if list(mine) != found:
+            raise InputError(f"records: expected the config's {kind} {list(mine)}, came {found}")
     if channels != manifest["channels"]:
         raise InputError(f"records: expected the config's {channels} channel(s), came {manifest['channels']}")
 

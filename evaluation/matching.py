@@ -13,7 +13,8 @@ def match_volume(detections, truth, mask_threshold):
     Args:
       detections: dict of tensors as `VolumeDetector.detect` returns it.
       truth: dict of arrays: instance_ids [Z, Y, X] int32 with ids 1..N, boxes [N, 6] float32, class_ids [N] int32,
-        and attributes [N, T] float32 where the detections have some.
+        and attributes [N, T] and keypoints [N, L, 3] float32 where the detections have some; where L is 0 landmarks are
+        derived from the ids.
       mask_threshold: a voxel belongs to a detection where its mask is at least this.
 
     Returns:
@@ -43,8 +44,15 @@ def _measured(detections, truth, count):
         found["attributes"] = detections["attributes"][:count].numpy()
         found["gt_attributes"] = np.asarray(truth["attributes"])
     if "keypoints" in detections:
-        num_truths = len(truth["class_ids"])
-        points, _ = keypoints.from_ids(truth["instance_ids"][np.newaxis], max(num_truths, 1))
         found["keypoints"] = detections["keypoints"][:count].numpy()
-        found["gt_keypoints"] = points[0, :num_truths].numpy()
+        found["gt_keypoints"] = _true_keypoints(truth)
     return found
+
+
+def _true_keypoints(truth):
+    """Landmarks as the data gives them, NaN where unknown, or else of the masks: [N, L, 3] float32 voxels."""
+    if truth["keypoints"].shape[1]:
+        return truth["keypoints"]
+    num_truths = len(truth["class_ids"])
+    points, _ = keypoints.from_ids(truth["instance_ids"][np.newaxis], max(num_truths, 1))
+    return points[0, :num_truths].numpy()

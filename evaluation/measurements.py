@@ -6,19 +6,20 @@ from evaluation import metrics
 from ops.keypoints import KEYPOINTS
 
 
-def summarize(volumes, attributes):
+def summarize(volumes, attributes, keypoints=()):
     """Errors over the matches (mask IoU 0.5, whatever the class) of all volumes.
 
     Args:
       volumes: list of `metrics.VolumeMatch`; all have attributes or none has, and likewise keypoints.
       attributes: names of the T attributes.
+      keypoints: names of the N landmarks that the data gives; empty for those derived from masks.
 
     Returns:
       dict, JSON-ready, None where undefined; without attributes or landmarks it lacks their key:
       attributes: {name: {num_values, num_unknown: matches whose truth is known and is not, relative_bias,
       relative_resolution: mean and standard deviation of found / true - 1 where true > 0, num_positive: of how many,
       mean_absolute_error: of the num_values, in the data's units}};
-      keypoints: {name: {num_values: matches, mean_distance: voxels}}.
+      keypoints: {name: {num_values, num_unknown: likewise, mean_distance: voxels}}.
 
     Raises:
       ValueError: attributes or landmarks that are not one row per detection and per truth, or found ones that are not
@@ -29,12 +30,10 @@ def summarize(volumes, attributes):
         found, true = _pairs(volumes, "attributes", (len(attributes),))
         summary["attributes"] = {name: _attribute(found[:, i], true[:, i]) for i, name in enumerate(attributes)}
     if any(volume.keypoints is not None for volume in volumes):
-        found, true = _pairs(volumes, "keypoints", (len(KEYPOINTS), 3))
+        names = keypoints or KEYPOINTS
+        found, true = _pairs(volumes, "keypoints", (len(names), 3))
         distances = np.linalg.norm(found - true, axis=-1)  # [M, N]
-        summary["keypoints"] = {
-            name: {"num_values": len(distances), "mean_distance": _or_none(np.mean, distances[:, i])}
-            for i, name in enumerate(KEYPOINTS)
-        }
+        summary["keypoints"] = {name: _keypoint(distances[:, i]) for i, name in enumerate(names)}
     return summary
 
 
@@ -81,6 +80,15 @@ def _attribute(found, true):
         "relative_bias": _or_none(np.mean, ratios),
         "relative_resolution": _or_none(np.std, ratios),
         "mean_absolute_error": _or_none(np.mean, np.abs(found - true)[known]),
+    }
+
+
+def _keypoint(distances):
+    known = distances[np.isfinite(distances)]
+    return {
+        "num_values": len(known),
+        "num_unknown": len(distances) - len(known),
+        "mean_distance": _or_none(np.mean, known),
     }
 
 

@@ -20,7 +20,7 @@ class VolumeMatch:
       class_ids: [D] int32, 1..K.
       gt_class_ids: [G] int32, 1..K.
       attributes, gt_attributes: [D, T] and [G, T] float32, true ones NaN where unknown; None where none are measured.
-      keypoints, gt_keypoints: [D, N, 3] and [G, N, 3] float32, voxels; or None.
+      keypoints, gt_keypoints: [D, N, 3] and [G, N, 3] float32, voxels, true ones NaN where unknown; or None.
     """
 
     box_iou: np.ndarray

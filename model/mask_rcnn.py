@@ -21,7 +21,7 @@ class MaskRCNN(tf.keras.Model):
     `model(volume)` gives detections; `model.compute_losses(batch, seed)` gives the losses of a training batch.
     """
 
-    def __init__(self, config, *, num_classes, patch_size, num_attributes=0, crop_size=None, **kwargs):
+    def __init__(self, config, *, num_classes, patch_size, num_attributes=0, num_keypoints=0, crop_size=None, **kwargs):
         """Builds the parts; variables appear with the first call.
 
         Args:
@@ -29,11 +29,13 @@ class MaskRCNN(tf.keras.Model):
           num_classes: K, without background.
           patch_size: (Z, Y, X).
           num_attributes: T, numbers learnt of every object; 0 for no attribute head.
+          num_keypoints: N, landmarks that the data gives of every object; 0 for those derived from its mask. The config
+            says whether there is a keypoint head.
           crop_size: (z, y, x) voxels around an object, for a classifier to pre-train the backbone; None for none.
           **kwargs: to tf.keras.Model.
         """
         super().__init__(**kwargs)
-        self.config, self.patch_size = config, tuple(patch_size)
+        self.config, self.patch_size, self.num_keypoints = config, tuple(patch_size), num_keypoints
         self.strides = config.strides()
         self._make_anchors(config.anchors)
         style, fpn = config.style, config.fpn
@@ -86,7 +88,7 @@ class MaskRCNN(tf.keras.Model):
             )
         if keypoint.enabled:
             self.keypoint_head = KeypointHead(
-                num_keypoints=len(keypoints.KEYPOINTS),
+                num_keypoints=num_keypoints or len(keypoints.KEYPOINTS),
                 channels=keypoint.channels,
                 num_convs=keypoint.num_convs,
                 style=style,
@@ -184,7 +186,8 @@ class MaskRCNN(tf.keras.Model):
         """The losses of one training batch.
 
         Args:
-          batch: as data/pipeline makes it: volume, instance_ids, boxes, class_ids, attributes, valid.
+          batch: as data/pipeline makes it: volume, instance_ids, boxes, class_ids, valid; with an attribute head
+            attributes; with given landmarks and a head for them keypoints, keypoints_valid.
           seed: [2] int32, draws the anchors, rois and crops that train.
           learns: "rpn", "heads" or both, trained jointly; or "classifier" alone.
           proposer: another MaskRCNN that proposes the rois in the place of this one.
@@ -273,9 +276,14 @@ class MaskRCNN(tf.keras.Model):
             found |= losses.attribute_loss(values, batch["attributes"], rois, attribute_head=config.attribute_head)
         if self.keypoint_head:
             logits = self.keypoint_head(self._pool(pyramid, rois.boxes, config.keypoint_head.roi_size), training=True)
-            points, points_valid = keypoints.from_ids(batch["instance_ids"], batch["boxes"].shape[1])
-            found |= losses.keypoint_loss(logits, points, points_valid, rois)
+            found |= losses.keypoint_loss(logits, *self._true_keypoints(batch), rois)
         return found
+
+    def _true_keypoints(self, batch):
+        """Landmarks [B, G, N, 3] of the truths and whether each is known, [B, G, N]."""
+        if self.num_keypoints:
+            return batch["keypoints"], batch["keypoints_valid"]
+        return keypoints.from_ids(batch["instance_ids"], batch["boxes"].shape[1])
 
     def _pyramid(self, volume, training):
         features = self.backbone(volume, training=training)

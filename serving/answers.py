@@ -14,17 +14,20 @@ COLUMNS = ("id", "class", "score", *BOX, *CENTRE, "voxels", "volume_mm3")
 LANDMARK = ("z", "y", "x", "x_mm", "y_mm", "z_mm", "score")
 
 
-def columns(detections, attributes):
+def columns(detections, attributes, keypoints=()):
     """The columns of a table: COLUMNS, then attribute_<name> each, and <landmark>_<LANDMARK> each where there are any.
 
     Args:
       detections: dict of arrays as `VolumeDetector.segment` returns it.
       attributes: names of what the attribute head measures; may be empty.
+      keypoints: names of the landmarks that the data gives, whose columns begin with keypoint_; empty for those derived
+        from masks.
     """
-    landmarks = KEYPOINTS if "keypoints" in detections else ()
+    # A user's names may be those of other columns.
+    landmarks = ([f"keypoint_{name}" for name in keypoints] or KEYPOINTS) if "keypoints" in detections else ()
     return (
         *COLUMNS,
-        *(f"attribute_{name}" for name in attributes),  # their names may be those of other columns
+        *(f"attribute_{name}" for name in attributes),
         *(f"{landmark}_{name}" for landmark in landmarks for name in LANDMARK),
     )
 
@@ -45,21 +48,21 @@ def confident(detections, min_score):
     return {**detections, "num_detections": count, "labels": labels}
 
 
-def rows(detections, classes, volume, attributes=()):
+def rows(detections, classes, volume, attributes=(), keypoints=()):
     """One table row per detection.
 
     Args:
       detections: dict of arrays as `VolumeDetector.segment` returns it.
       classes: names of classes 1..K.
       volume: data.readers.Volume of the source, for spacing and affine.
-      attributes: as for `columns`.
+      attributes, keypoints: as for `columns`.
 
     Returns:
       list of dict with `columns`: id (the label in the label volume), class, score, box in voxels, its centre in the
       source's world coordinates, voxels and mm^3 of the label (what better detections cover is theirs); each
       attribute; of each landmark voxels, the source's world coordinates and score.
     """
-    names = columns(detections, attributes)
+    names = columns(detections, attributes, keypoints)
     count = int(detections["num_detections"])
     voxels = np.bincount(detections["labels"].ravel(), minlength=count + 1)[1:]
     voxel_mm3 = float(np.prod(volume.spacing))

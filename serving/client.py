@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-# The order of a model's landmarks: the centroid, then the two ends along each axis.
+# The order of the landmarks of a model whose data gave none: the centroid, then the two ends along each axis.
 KEYPOINTS = ("centroid", "z_min", "z_max", "y_min", "y_max", "x_min", "x_max")
 
 
@@ -49,10 +49,11 @@ def main():
 
 
 def load(path, num_channels):
-    """The model, which owns the weights and must be held, and the names of its classes and attributes."""
+    """The model, which owns the weights and must be held, and the names of its classes, attributes and landmarks."""
     try:
         data = json.loads((path / "assets" / "config.json").read_text())["data"]
         names = {"classes": data["classes"], "attributes": data.get("attributes", [])}
+        names["keypoints"] = data.get("keypoints") or list(KEYPOINTS)
         model = tf.saved_model.load(str(path))
         expected = model.signatures["serving_default"].structured_input_signature[1]["volume"].shape[-1]
     except (OSError, ValueError, KeyError) as error:
@@ -77,14 +78,14 @@ def ask(model, names, volume, min_score):
             "score": round(float(found["scores"][i]), 4),
             "box": [round(float(edge), 1) for edge in found["boxes"][i]],  # z0, y0, x0, z1, y1, x1 in voxels
             "voxels": int(voxels[i + 1]),
-            **measured(found, i, names["attributes"]),
+            **measured(found, i, names["attributes"], names["keypoints"]),
         }
         for i in range(count)
     ]
     return found, rows
 
 
-def measured(found, i, attributes):
+def measured(found, i, attributes, keypoints):
     """What models with heads for it say of object i beside: its attributes and its landmarks."""
     row = {}
     if attributes:
@@ -93,8 +94,8 @@ def measured(found, i, attributes):
     if "keypoints" in found:
         points = [[round(float(at), 2) for at in point] for point in found["keypoints"][i]]  # z, y, x in voxels
         scores = [round(float(score), 4) for score in found["keypoint_scores"][i]]
-        row["keypoints"] = dict(zip(KEYPOINTS, points, strict=True))
-        row["keypoint_scores"] = dict(zip(KEYPOINTS, scores, strict=True))
+        row["keypoints"] = dict(zip(keypoints, points, strict=True))
+        row["keypoint_scores"] = dict(zip(keypoints, scores, strict=True))
     return row
 
 

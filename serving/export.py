@@ -30,7 +30,8 @@ def export(model, config, config_json, output):
         (voxels), scores [D] float32, class_ids [D] int32, masks [D, M, M, M] float32, valid [D] bool, num_detections
         int32, is_full bool (there may be more than D), labels [Z, Y, X] int32; D is `inference.max_detections`. With an
         attribute head also attributes [D, T] float32, in the order of `data.attributes`; with a keypoint head keypoints
-        [D, N, 3] float32 (voxels) and keypoint_scores [D, N] float32, in the order of ops.keypoints.KEYPOINTS.
+        [D, N, 3] float32 (voxels) and keypoint_scores [D, N] float32, in the order of `data.keypoints`, or where there
+        are none of ops.keypoints.KEYPOINTS.
       patches: `volume` [B, *patch_size, C] float32, normalised -> the same with a leading B and without is_full and
         labels; D is `model.detections.max_detections`. Fixed shapes, for servers that batch.
 

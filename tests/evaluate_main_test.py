@@ -102,7 +102,7 @@ class EvaluateMainTest:
         text = (folder / "out_measured" / "metrics.txt").read_text()
         assert text in results["measured"].out
         assert "\nattributes  num values  num unknown" in text
-        assert "\nkeypoints  num values  mean distance\n" in text
+        assert "\nkeypoints  num values  num unknown  mean distance\n" in text
         plain = json.loads((folder / "out" / "metrics.json").read_text())
         assert summary.keys() - plain.keys() == {"attributes", "keypoints"}
         assert "num unknown" not in results["val"].out

@@ -19,6 +19,7 @@ def make_model(config):
             config.model,
             num_classes=len(config.data.classes),
             num_attributes=len(config.data.attributes),
+            num_keypoints=len(config.data.keypoints),
             patch_size=config.input.patch_size,
             crop_size=config.train.classifier_crop if learns_classifier else None,
             name="mask_rcnn",

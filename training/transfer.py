@@ -8,10 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from data.errors import InputError
+from ops.keypoints import KEYPOINTS
 from training import checkpoints
 
 _MODEL, _VALUE = "model/", "/.ATTRIBUTES/VARIABLE_VALUE"  # around a name in a checkpoint
-# What the entries of the last axis of a variable are about: `data.classes` or `data.attributes`, how many entries each
+# What the entries of the last axis of a variable are about: classes, attributes or landmarks, how many entries each
 # of them has, whether background comes first, and the section whose `class_agnostic` makes it about none of them.
 _OUTPUTS = (
     (re.compile(r"box_heads/\d+/logits/(kernel|bias)"), "classes", 1, True, None),
@@ -19,6 +20,7 @@ _OUTPUTS = (
     (re.compile(r"mask_head/logits/(kernel|bias)"), "classes", 1, False, "mask_head"),
     (re.compile(r"classifier/logits/(kernel|bias)"), "classes", 1, False, None),
     (re.compile(r"attribute_head/values/(kernel|bias)"), "attributes", 1, False, None),
+    (re.compile(r"keypoint_head/logits/(kernel|bias)"), "keypoints", 1, False, None),
 )
 
 
@@ -48,7 +50,7 @@ def from_checkpoint(prefix, variables, names):
     Args:
       prefix: path of a checkpoint without `.index`.
       variables: dict of name -> tf.Variable.
-      names: {"classes": tuple of str, "attributes": tuple of str} of the model; None where they are not known.
+      names: {"classes": tuple of str, "attributes": ..., "keypoints": ...} of the model; None where they are not known.
 
     Returns:
       Found.
@@ -74,7 +76,7 @@ def from_checkpoint(prefix, variables, names):
         # IndexError is how TensorFlow reports a file that ends too early.
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"init_weights {prefix}: expected a whole checkpoint, came: {reason}") from error
-    _note_names(found, theirs, names)
+    _note_names(found, theirs, names, variables)
     return found
 
 
@@ -130,33 +132,38 @@ def _listed(labels):
 
 
 def _read_config(prefix):
-    """Names of the classes and attributes of the run that wrote a checkpoint, and which of its heads are agnostic.
+    """What the run that wrote a checkpoint learnt, by name, and which of its heads are agnostic.
 
     Returns:
-      {"classes": tuple of str, "attributes": tuple of str}, both None where there is no config; and a list of sections.
+      {"classes": tuple of str, "attributes": ..., "keypoints": ...}, all None where there is no config; and a list of
+      sections.
     """
     beside = [folder / checkpoints.CONFIG_FILE for folder in (prefix.parent, prefix.parent.parent)]
     path = next((path for path in beside if path.is_file()), None)
     if path is None:
-        return {"classes": None, "attributes": None}, []
+        return dict.fromkeys(("classes", "attributes", "keypoints")), []
     try:
         config = json.loads(path.read_text())
         names = {kind: tuple(map(str, config["data"][kind])) for kind in ("classes", "attributes")}
+        # Configs did not always name landmarks: then they are those derived from masks.
+        landmarks = tuple(map(str, config["data"].get("keypoints", ()))) or KEYPOINTS
+        names["keypoints"] = landmarks if config["model"]["keypoint_head"]["enabled"] else ()
         return names, [head for head in ("box_head", "mask_head") if config["model"][head]["class_agnostic"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: expected the config of a run, came: {type(error).__name__} {error}") from error
 
 
-def _note_names(found, theirs, ours):
-    """Notes where classes or attributes of the file are not known, or have no place in the model."""
-    for kind in ("classes", "attributes"):
-        if not ours[kind]:
+def _note_names(found, theirs, ours, variables):
+    """Notes where names of the file are not known, or have no place in the model, of those that the model learns."""
+    learnt = {kind for pattern, kind, *_ in _OUTPUTS if any(map(pattern.fullmatch, variables))}
+    for kind, names in ours.items():
+        if not names or kind not in learnt:
             continue
         if theirs[kind] is None:
             found.notes.append(
                 f"no config beside the checkpoint: its {kind} are taken for those of the model, in order"
             )
             continue
-        dropped = [name for name in theirs[kind] if name not in ours[kind]]
+        dropped = [name for name in theirs[kind] if name not in names]
         if dropped:
             found.notes.append(f"{kind} of the file that the model does not have: {', '.join(dropped)}")

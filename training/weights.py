@@ -44,7 +44,7 @@ class Report:
         return dataclasses.asdict(self)
 
 
-def load(path, model, *, inflate, classes=None, attributes=None):
+def load(path, model, *, inflate, classes=None, attributes=None, keypoints=None):
     """Gives a model the weights of a file wherever they fit; all or, where this raises, none of them.
 
     Args:
@@ -55,6 +55,7 @@ def load(path, model, *, inflate, classes=None, attributes=None):
       inflate: how 2D kernels become 3D, "centre" or "repeat".
       classes: names of the model's classes, without background; None matches what they concern by shape alone.
       attributes: names of its attributes, likewise.
+      keypoints: names of its landmarks, likewise.
 
     Returns:
       Report.
@@ -71,7 +72,8 @@ def load(path, model, *, inflate, classes=None, attributes=None):
     path = pathlib.Path(path)
     prefix = _checkpoint(path)
     if prefix is not None:
-        found = transfer.from_checkpoint(prefix, variables, {"classes": classes, "attributes": attributes})
+        names = {"classes": classes, "attributes": attributes, "keypoints": keypoints}
+        found = transfer.from_checkpoint(prefix, variables, names)
     elif path.suffix in KERAS_SUFFIXES and path.is_file():
         found = _from_keras(path, model, variables, inflate)
     else:

@@ -187,8 +187,12 @@ WRONG = [
     ("train.inflate", "mirror", "one of centre, repeat"),
     ("train.classifier_crop", (8, 8), TRIPLE),
     ("train.stages", ("joint",), "a tuple of Stage", "train.stages", "joint"),
-    ("data.attributes", ("a", "a"), "different, non-empty names other than class"),
-    ("data.attributes", ("class",), "different, non-empty names other than class"),
+    ("data.attributes", ("a", "a"), "different, non-empty names other than class and keypoints"),
+    ("data.attributes", ("class",), "different, non-empty names other than class and keypoints"),
+    ("data.attributes", ("keypoints",), "different, non-empty names other than class and keypoints"),
+    ("data.keypoints", ("a", "a"), "different, non-empty names other than class and data.attributes"),
+    ("data.keypoints", ("a", ""), "different, non-empty names other than class and data.attributes"),
+    ("data.keypoints", ("class",), "different, non-empty names other than class and data.attributes"),
     # inference
     ("inference.overlap", (64, 0, 0), "three integers in [0, patch_size (64, 64, 64))"),
     ("inference.overlap", (16.0, 16, 16), "three integers in [0, patch_size (64, 64, 64))"),
@@ -263,6 +267,14 @@ class ValidateTest:
         with pytest.raises(ValueError, match=r"expected axes of equal patch_size \(32, 64, 64\), came \(0, 1\)"):
             config.validate()
         config.input.rotate_planes = ((1, 2),)
+        assert config.validate() is config
+
+    def test_a_landmark_with_the_name_of_an_attribute(self):
+        config = schema.Config()
+        config.data.attributes, config.data.keypoints = ("energy", "tip"), ("tip", "root")
+        with pytest.raises(ValueError, match=r"data.keypoints: expected different, .* came \('tip', 'root'\)"):
+            config.validate()
+        config.data.keypoints = ("peak", "root")
         assert config.validate() is config
 
     def test_misspelt_field(self):

@@ -7,6 +7,11 @@ from ops import masks
 
 SHAPE = (9, 12, 17)
 CLASS_IDS = (2, 1, 3)
+NOWHERE = [np.nan] * 3
+# Centres of voxels of each instance, of which the second has one landmark that is not known.
+KEYPOINTS = np.float32(
+    [[[1.5, 2.5, 3.5], [2.5, 5.5, 9.5]], [[7.5, 8.5, 2.5], NOWHERE], [[8.5, 11.5, 16.5], [8.5, 11.5, 16.5]]]
+)
 
 
 def make_example(shape=SHAPE, channels=1):
@@ -22,6 +27,7 @@ def make_example(shape=SHAPE, channels=1):
         "instance_ids": tf.constant(ids),
         "class_ids": tf.constant(CLASS_IDS),
         "attributes": tf.zeros([3, 0]),
+        "keypoints": tf.constant(KEYPOINTS),
         "name": tf.constant("kept"),
     }
 
@@ -33,6 +39,7 @@ def empty_example(shape):
         "instance_ids": ids,
         "class_ids": tf.zeros([0], tf.int32),
         "attributes": tf.zeros([0, 2]),
+        "keypoints": tf.zeros([0, 2, 3]),
     }
 
 
@@ -46,6 +53,25 @@ def assert_moved_together(example):
     places = example["volume"].numpy()[..., 0].astype(int)
     expected = np.where(places > 0, source[np.maximum(places, 1) - 1], 0)
     np.testing.assert_array_equal(example["instance_ids"], expected)
+    assert_in_their_voxels(example)
+
+
+def assert_in_their_voxels(example):
+    """Every landmark lies at the centre of its voxel of before, or beyond the border; returns how many lie inside."""
+    points, volume = example["keypoints"].numpy(), example["volume"].numpy()[..., 0]
+    np.testing.assert_array_equal(np.isnan(points), np.isnan(KEYPOINTS))
+    inside = np.all((points > 0) & (points < volume.shape), axis=-1)
+    for row, column in np.argwhere(inside):
+        point = points[row, column]
+        assert np.all(point % 1 == 0.5)
+        z, y, x = np.floor(point).astype(int)
+        place = np.floor(KEYPOINTS[row, column]).astype(int)
+        assert volume[z, y, x] == 1 + np.ravel_multi_index(place, SHAPE)
+        assert example["instance_ids"][z, y, x] == row + 1
+    hidden = {int(place) - 1 for place in volume.ravel()}
+    for row, column in np.argwhere(~inside & ~np.isnan(points[..., 0])):
+        assert np.ravel_multi_index(np.floor(KEYPOINTS[row, column]).astype(int), SHAPE) not in hidden
+    return int(inside.sum())
 
 
 class CropTest:
@@ -78,7 +104,7 @@ class CropTest:
         example = empty_example((31, 31, 31))
         ids = np.zeros((31, 31, 31), np.int32)
         ids[15, 15, 15] = 1
-        example |= {"instance_ids": tf.constant(ids), "class_ids": tf.constant([1]), "attributes": tf.zeros([1, 2])}
+        example |= {"instance_ids": tf.constant(ids), "class_ids": tf.constant([1])}
         patch = (3, 4, 5)
         places = [np.argwhere(augment.crop(example, patch, 1.0, seed(i))["instance_ids"])[0] for i in range(200)]
         for axis in range(3):
@@ -110,7 +136,7 @@ class CropTest:
         assert found["instance_ids"].numpy().max() == 0
 
     def test_an_instance_without_voxels_does_no_harm(self):
-        example = empty_example((5, 7, 11)) | {"class_ids": tf.constant([1]), "attributes": tf.zeros([1, 2])}
+        example = empty_example((5, 7, 11)) | {"class_ids": tf.constant([1])}
         found = augment.crop(example, (4, 6, 8), 1.0, seed(0))
         assert found["volume"].numpy().sum() == 4 * 6 * 8
 
@@ -125,17 +151,20 @@ class CropTest:
                 tf.TensorSpec([None, None, None, 1], tf.float32),
                 tf.TensorSpec([None, None, None], tf.int32),
                 tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([None, None, 3], tf.float32),
             ]
         )
-        def compiled(volume, ids, class_ids):
-            example = {"volume": volume, "instance_ids": ids, "class_ids": class_ids}
-            found = augment.crop(example, (10, 5, 6), 0.7, seed(3))
+        def compiled(volume, ids, class_ids, keypoints):
+            example = {"volume": volume, "instance_ids": ids, "class_ids": class_ids, "keypoints": keypoints}
+            found = augment.flip(augment.crop(example, (10, 5, 6), 0.7, seed(3)), (True, True, True), seed(4))
             assert found["volume"].shape == (10, 5, 6, 1)
-            return found["volume"]
+            return found["volume"], found["keypoints"]
 
         example = make_example()
-        found = compiled(example["volume"], example["instance_ids"], example["class_ids"])
-        np.testing.assert_array_equal(found, augment.crop(example, (10, 5, 6), 0.7, seed(3))["volume"])
+        volume, keypoints = compiled(*(example[key] for key in ("volume", "instance_ids", "class_ids", "keypoints")))
+        found = augment.flip(augment.crop(example, (10, 5, 6), 0.7, seed(3)), (True, True, True), seed(4))
+        np.testing.assert_array_equal(volume, found["volume"])
+        np.testing.assert_array_equal(keypoints, found["keypoints"])
 
 
 class FitTest:
@@ -235,6 +264,74 @@ class Rotate90Test:
             augment.rotate90(make_example(), [(0, 1)], seed(0))
 
 
+def place(number):
+    """Where in the source a voxel of `make_example` lay."""
+    return np.array(np.unravel_index(int(number) - 1, SHAPE))
+
+
+class KeypointsTest:
+    def test_a_crop_takes_its_corner_off(self):
+        for i in range(10):
+            found = augment.crop(make_example(), (4, 5, 6), 0.5, seed(i))
+            corner = place(found["volume"][0, 0, 0, 0])
+            np.testing.assert_array_equal(found["keypoints"], KEYPOINTS - corner)
+
+    def test_cut_and_padded_by_hand(self):
+        # z is cut by 5, 2 of them in front; y is padded by 3, 1 of them in front; x stays.
+        found = augment.fit(make_example(), (4, 15, 17))
+        np.testing.assert_array_equal(found["keypoints"][0], [[-0.5, 3.5, 3.5], [0.5, 6.5, 9.5]])
+        np.testing.assert_array_equal(found["keypoints"][1], [[5.5, 9.5, 2.5], NOWHERE])
+
+    def test_mirrored_by_hand(self):
+        mirrored = augment._reverse(make_example(), tf.constant([True, False, False]))
+        np.testing.assert_array_equal(mirrored["keypoints"][0], [[7.5, 2.5, 3.5], [6.5, 5.5, 9.5]])
+        mirrored = augment._reverse(make_example(), tf.constant([False, True, True]))
+        np.testing.assert_array_equal(mirrored["keypoints"][1], [[7.5, 3.5, 14.5], NOWHERE])
+        np.testing.assert_array_equal(mirrored["keypoints"][2], [[8.5, 0.5, 0.5], [8.5, 0.5, 0.5]])
+
+    def test_a_quarter_turn_by_hand(self):
+        """On (5, 6, 6), y' = x and x' = 6 - y, or the other way round, or both axes mirrored, or nothing."""
+        example = empty_example((5, 6, 6)) | {"keypoints": tf.constant([[[4.5, 1.0, 2.5]]])}
+        found = set()
+        for i in range(30):
+            turned = augment.rotate90(example, [(1, 2)], seed(i))
+            found.add(tuple(turned["keypoints"].numpy().ravel().tolist()))
+        assert found == {(4.5, 1.0, 2.5), (4.5, 2.5, 5.0), (4.5, 5.0, 3.5), (4.5, 3.5, 1.0)}
+
+    @pytest.mark.parametrize("planes", [((0, 1),), ((0, 1), (1, 2)), ()])
+    @pytest.mark.parametrize("patch", [(8, 8, 8), (13, 13, 13)])
+    def test_stay_in_the_voxels_of_their_instances_through_everything(self, planes, patch):
+        seen = 0
+        for i in range(25):
+            example = augment.crop(make_example(), patch, 0.8, seed(i))
+            example = augment.flip(example, (True, True, True), seed(i + 1))
+            seen += assert_in_their_voxels(augment.rotate90(example, planes, seed(i + 2)))
+        assert seen >= 25
+
+    def test_a_mosaic_adds_the_corner_of_each_tile(self):
+        points = np.arange(6 * 2 * 3, dtype=np.float32).reshape(6, 2, 1, 3) / 10
+        points[4, 1] = np.nan
+        tiles = {
+            "volume": tf.zeros([6, 2, 3, 4, 1]),
+            "instance_ids": tf.zeros([6, 2, 3, 4], tf.int32),
+            "class_ids": tf.zeros([6, 2], tf.int32),
+            "attributes": tf.zeros([6, 2, 0]),
+            "keypoints": tf.constant(points),
+        }
+        corners = [[0, 0, 0], [0, 0, 4], [0, 0, 8], [0, 3, 0], [0, 3, 4], [0, 3, 8]]
+        found = augment.mosaic(tiles, (1, 2, 3))["keypoints"]
+        expected = [points[tile, slot] + corners[tile] for tile in range(6) for slot in range(2)]
+        np.testing.assert_array_equal(found, np.float32(expected))
+        corners = [[0, 0, 0], [0, 3, 0], [2, 0, 0], [2, 3, 0], [4, 0, 0], [4, 3, 0]]
+        found = augment.mosaic(tiles, (3, 2, 1))["keypoints"]
+        np.testing.assert_array_equal(found[10], np.float32(points[5, 0] + corners[5]))
+
+    def test_none_at_all(self):
+        example = make_example() | {"keypoints": tf.zeros([3, 0, 3])}
+        example = augment.flip(augment.crop(example, (4, 5, 5), 0.5, seed(0)), (True, True, True), seed(1))
+        assert augment.rotate90(example, ((1, 2),), seed(2))["keypoints"].shape == (3, 0, 3)
+
+
 class JitterTest:
     def volume(self):
         return tf.random.stateless_normal([5, 7, 11, 2], [1, 2])
@@ -276,6 +373,7 @@ class MosaicTest:
             "instance_ids": tf.constant([0, 1, 2, 1, 0, 2])[:, None, None, None] * tf.ones([6, 2, 3, 4], tf.int32),
             "class_ids": tf.constant([[0, 0], [5, 6], [7, 8], [9, 0], [0, 0], [1, 2]]),
             "attributes": tf.reshape(tf.range(12, dtype=tf.float32), [6, 2, 1]),
+            "keypoints": tf.zeros([6, 2, 0, 3]),
         }
         found = augment.mosaic(tiles, (1, 2, 3))
         assert found["volume"].shape == (2, 6, 12, 1)
@@ -286,6 +384,7 @@ class MosaicTest:
         classes = {i: int(found["class_ids"][i - 1]) for i in np.unique(ids) if i > 0}
         assert classes == {3: 5, 6: 8, 7: 9, 12: 2}
         np.testing.assert_array_equal(found["attributes"][:, 0], np.arange(12))
+        assert found["keypoints"].shape == (12, 0, 3)
 
     def test_tiles_keep_their_inside(self):
         rng = np.random.default_rng(0)
@@ -295,6 +394,7 @@ class MosaicTest:
             "instance_ids": tf.zeros([8, 2, 3, 4], tf.int32),
             "class_ids": tf.zeros([8, 0], tf.int32),
             "attributes": tf.zeros([8, 0, 0]),
+            "keypoints": tf.zeros([8, 0, 2, 3]),
         }
         found = augment.mosaic(tiles, (2, 2, 2))
         for n, (z, y, x) in enumerate(np.ndindex(2, 2, 2)):
@@ -302,4 +402,5 @@ class MosaicTest:
             np.testing.assert_array_equal(part, volume[n])
         assert found["class_ids"].shape == (0,)
         assert found["attributes"].shape == (0, 0)
+        assert found["keypoints"].shape == (0, 2, 3)
         assert not found["instance_ids"].numpy().any()

@@ -47,8 +47,8 @@ def write_case(folder, labels, *, suffix=".npz", labels_spacing=SPACING, classes
     return files
 
 
-def load(files, *, labels="instances", classes=CLASSES, min_voxels=1, attributes=()):
-    return load_case(files, labels=labels, classes=classes, min_voxels=min_voxels, attributes=attributes)
+def load(files, *, labels="instances", classes=CLASSES, min_voxels=1, **names):
+    return load_case(files, labels=labels, classes=classes, min_voxels=min_voxels, **names)
 
 
 class FindCasesTest:
@@ -266,6 +266,55 @@ class AttributesTest:
         files = write_case(tmp_path, instances(), classes={"9": {"class": 1, "energy": "high"}})
         with pytest.raises(InputError, match=r"a_labels.json: id 9: energy: expected a finite number .* got 'high'"):
             load(files, attributes=NAMES)
+
+
+LANDMARKS = {
+    "70000": {"class": 1, "keypoints": {"nose": [0.5, 6.5, 10.5], "tail": None}},
+    "2": {"class": 2, "energy": 2.5, "keypoints": {"tail": [4.5, 6.5, 0.25], "ear": [0, 0, 0]}},
+    "9": "cuboid",
+}
+PLACES = ("tail", "nose")
+
+
+class KeypointsTest:
+    def test_follow_their_instances(self, tmp_path):
+        case, left_out = load(write_case(tmp_path, instances(), classes=LANDMARKS), keypoints=PLACES)
+        nowhere = [np.nan] * 3
+        expected = [[[4.5, 6.5, 0.25], nowhere], [nowhere, nowhere], [nowhere, [0.5, 6.5, 10.5]]]  # ids 2, 9, 70000
+        np.testing.assert_array_equal(case.keypoints, np.float32(expected))
+        assert case.keypoints.dtype == np.float32
+        assert left_out == {"below_min_voxels": 0, "attribute energy unlisted": 1, "keypoint ear unlisted": 1}
+
+    def test_of_small_instances_go_with_them(self, tmp_path):
+        files = write_case(tmp_path, instances(), classes=LANDMARKS)
+        case, _ = load(files, keypoints=PLACES, min_voxels=2)
+        np.testing.assert_array_equal(case.keypoints[:, 0], [[4.5, 6.5, 0.25], [np.nan] * 3])
+
+    def test_that_nobody_asked_for_are_counted(self, tmp_path):
+        case, left_out = load(write_case(tmp_path, instances(), classes=LANDMARKS), attributes=("energy",))
+        assert (case.keypoints.shape, case.keypoints.dtype) == ((3, 0, 3), np.float32)
+        assert left_out == {
+            "below_min_voxels": 0,
+            "keypoint ear unlisted": 1,
+            "keypoint nose unlisted": 1,
+            "keypoint tail unlisted": 2,
+        }
+
+    def test_are_unknown_without_a_table(self, tmp_path):
+        case, _ = load(write_case(tmp_path, instances()), classes=("cell",), keypoints=PLACES)
+        np.testing.assert_array_equal(case.keypoints, np.full((3, 2, 3), np.nan))
+        case, _ = load(write_case(tmp_path, (instances() == 9).astype(np.uint8)), labels="semantic", keypoints=("a",))
+        np.testing.assert_array_equal(case.keypoints, [[[np.nan] * 3]])
+
+    @pytest.mark.parametrize("classes", [None, {}])
+    def test_no_objects(self, tmp_path, classes):
+        case, _ = load(write_case(tmp_path, np.zeros(SHAPE, np.uint8), classes=classes), keypoints=PLACES)
+        assert (case.keypoints.shape, case.keypoints.dtype) == ((0, 2, 3), np.float32)
+
+    def test_that_are_no_places(self, tmp_path):
+        files = write_case(tmp_path, instances(), classes={"9": {"class": 1, "keypoints": {"nose": [1, 2]}}})
+        with pytest.raises(InputError, match=r"a_labels.json: id 9: keypoint nose: expected three .* got \[1, 2\]"):
+            load(files, keypoints=PLACES)
 
 
 class LoadSemanticTest:

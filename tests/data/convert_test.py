@@ -72,7 +72,7 @@ class SyntheticTest:
         assert manifest["num_cases"] == {"train": 3, "val": 2, "test": 1}
         assert manifest["largest_shape"] == list(SHAPE)
         assert manifest["spacing_median"] == [1.0, 1.0, 1.0]
-        assert (manifest["attributes"], manifest["num_attributes"]) == ([], 0)
+        assert (manifest["attributes"], manifest["num_attributes"], manifest["keypoints"]) == ([], 0, [])
         found = read_records(tmp_path / "out")
         assert manifest["max_instances"] == max(len(case["class_ids"]) for cases in found.values() for case in cases)
         for split, cases in found.items():
@@ -240,6 +240,68 @@ class AttributesTest:
         manifest = convert.convert(config, tmp_path / "out", progress=False)
         assert manifest["dropped"] == {"below_min_voxels": 0, "attribute energy unknown": 12}
         np.testing.assert_array_equal(read_records(tmp_path / "out")["val"][0]["attributes"], [[np.nan]] * 2)
+
+
+class KeypointsTest:
+    def write(self, folder):
+        """Two cases, of whose cells 3 and 7 not all is known."""
+        write_cases(folder, ["a_train", "b_val"])
+        tables = {
+            "a_train": {
+                "3": {"class": "cell", "energy": 0.1, "keypoints": {"tail": [6.5, 7.5, 8.1]}},
+                "7": {"class": "cell", "keypoints": {"nose": [1, 2, 2.5], "tail": None}},
+            },
+            "b_val": {"3": "cell", "7": {"class": 1, "keypoints": {"nose": [1.5, 1.5, 3], "ear": [0, 0, 0]}}},
+        }
+        for name, table in tables.items():
+            (folder / f"{name}_labels.json").write_text(json.dumps(table))
+
+    def test_reach_the_records_and_are_counted(self, tmp_path):
+        self.write(tmp_path / "in")
+        config = folder_config(tmp_path / "in", attributes=("energy",), keypoints=("nose", "tail"))
+        manifest = convert.convert(config, tmp_path / "out", progress=False)
+        assert manifest["keypoints"] == ["nose", "tail"]
+        assert manifest["dropped"] == {
+            "below_min_voxels": 0,
+            "attribute energy unknown": 3,
+            "keypoint nose unknown": 2,
+            "keypoint tail unknown": 3,
+            "keypoint ear unlisted": 1,
+        }
+        found, nowhere = read_records(tmp_path / "out"), [np.nan] * 3
+        expected = {
+            "train": [[nowhere, [6.5, 7.5, 8.1]], [[1, 2, 2.5], nowhere]],
+            "val": [[nowhere, nowhere], [[1.5, 1.5, 3], nowhere]],
+        }
+        for split, points in expected.items():
+            np.testing.assert_array_equal(found[split][0]["keypoints"], np.float32(points))
+        lines = convert.summary(manifest).splitlines()
+        assert "left out: 3 values (keypoint tail unknown)" in lines
+        assert "left out: 1 values (keypoint ear unlisted)" in lines
+
+    def test_come_back_from_written_files(self, tmp_path):
+        self.write(tmp_path / "in")
+        config = folder_config(tmp_path / "in", keypoints=("tail", "nose"))
+        convert.convert(config, tmp_path / "direct", progress=False)
+        totals = convert.write_files(config, tmp_path / "files", progress=False)
+        assert totals["keypoints"] == ["tail", "nose"]
+        written = json.loads((tmp_path / "files" / "labels" / "a_train.json").read_text())
+        assert written == {
+            "1": {"class": "cell", "keypoints": {"tail": [6.5, 7.5, 8.1], "nose": None}},
+            "2": {"class": "cell", "keypoints": {"tail": None, "nose": [1.0, 2.0, 2.5]}},
+        }
+        config.source = str(tmp_path / "files")
+        convert.convert(config, tmp_path / "again", progress=False)
+        direct, again = read_records(tmp_path / "direct"), read_records(tmp_path / "again")
+        for split in ("train", "val"):
+            np.testing.assert_array_equal(direct[split][0]["keypoints"], again[split][0]["keypoints"])
+
+    def test_synthetic_objects_have_none_that_are_known(self, tmp_path):
+        config = synthetic_config(count=(2, 2))
+        config.keypoints = ("nose",)
+        manifest = convert.convert(config, tmp_path / "out", progress=False)
+        assert manifest["dropped"] == {"below_min_voxels": 0, "keypoint nose unknown": 12}
+        np.testing.assert_array_equal(read_records(tmp_path / "out")["val"][0]["keypoints"], np.full((2, 1, 3), np.nan))
 
 
 class OutputTest:

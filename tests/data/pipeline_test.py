@@ -56,25 +56,46 @@ def assert_equal_batches(ours, theirs):
 
 
 def make_measured_records(folder):
-    """Records of 3 + 3 cases; the first attribute of an instance is its intensity, the second is known of even ones."""
+    """Records of 3 + 3 cases, of whose instances not all is known.
+
+    The first attribute of an instance is its intensity, the second is known of even ones. The first landmark is the
+    centre of a voxel of its own, 100 brighter than the instance; the second is known of odd ones, where it is the same.
+    """
     intensity = itertools.count(1)
     for name in ("a_train", "b_train", "c_train", "d_val", "e_val", "f_val"):
         ids = np.zeros(SHAPE, np.uint8)
         ids[1:4, 1:5, 2:6], ids[5:8, 6:10, 7:13] = 1, 2
         one, two = next(intensity), next(intensity)
-        write_volume(folder / "files" / f"{name}_image.nii.gz", np.float32([0, one, two])[ids], (1, 1, 1))
+        image = np.float32([0, one, two])[ids]
+        image[2, 4, 4] += 100
+        image[6, 6, 8] += 100
+        write_volume(folder / "files" / f"{name}_image.nii.gz", image, (1, 1, 1))
         write_volume(folder / "files" / f"{name}_labels.nii.gz", ids, (1, 1, 1))
         values = np.array([[one, np.nan], [two, 10 * two]])
-        instance_table.write(folder / "files" / f"{name}_labels.json", ["cell"] * 2, ("light", "energy"), values)
-    config = schema.Data(source=str(folder / "files"), classes=("cell",), attributes=("light", "energy"))
+        points = np.array([[[2.5, 4.5, 4.5]] * 2, [[6.5, 6.5, 8.5], [np.nan] * 3]])
+        path = folder / "files" / f"{name}_labels.json"
+        instance_table.write(path, ["cell"] * 2, ("light", "energy"), values, ("peak", "tip"), points)
+    config = schema.Data(source=str(folder / "files"), classes=("cell",))
+    config.attributes, config.keypoints = ("light", "energy"), ("peak", "tip")
     return folder / "records", convert.convert(config, folder / "records", progress=False)
 
 
-def assert_measured(ids, volume, attributes):
-    """The rows of attributes belong to ids 1..N, as `make_measured_records` made them."""
-    for instance, (light, energy) in enumerate(attributes, start=1):
-        assert np.unique(volume[ids == instance]).tolist() == [light]
+def assert_measured(ids, volume, attributes, keypoints):
+    """The rows of attributes and landmarks belong to ids 1..N, as `make_measured_records` made them.
+
+    Returns:
+      Number of landmarks that the volume shows.
+    """
+    shown = 0
+    for instance, ((light, energy), (peak, tip)) in enumerate(zip(attributes, keypoints, strict=True), start=1):
+        inside = volume[ids == instance]
+        assert set(np.unique(inside).tolist()) <= {light, light + 100}
         np.testing.assert_array_equal(energy, np.nan if light % 2 else 10 * light)
+        np.testing.assert_array_equal(tip, peak if light % 2 else np.full(3, np.nan))
+        if inside.max() > light:
+            np.testing.assert_array_equal(peak - 0.5, np.argwhere((ids == instance) & (volume[..., 0] > 100))[0])
+            shown += 1
+    return shown
 
 
 class TruthTest:
@@ -87,17 +108,32 @@ class TruthTest:
         return ids
 
     def found(self, *, max_instances=6, min_visible_voxels=3, ids=None):
-        class_ids = tf.constant([1, 2, 3, 1, 2])
-        attributes = tf.constant([[1.0], [2.0], [3.0], [4.0], [5.0]])
-        ids = tf.constant(self.ids() if ids is None else ids)
-        result = pipeline.truth(ids, class_ids, attributes, max_instances, min_visible_voxels)
+        result = pipeline.truth(self.example(ids), max_instances, min_visible_voxels)
         return {key: value.numpy() for key, value in result.items()}
+
+    def example(self, ids=None):
+        return {
+            "instance_ids": tf.constant(self.ids() if ids is None else ids),
+            "class_ids": tf.constant([1, 2, 3, 1, 2]),
+            "attributes": tf.constant([[1.0], [2.0], [3.0], [4.0], [5.0]]),
+            "keypoints": self.keypoints(),
+        }
+
+    def keypoints(self):
+        """Two landmarks of each of the five instances; one is not known."""
+        points = np.arange(30, dtype=np.float32).reshape(5, 2, 3)
+        points[4, 1] = np.nan
+        return tf.constant(points)
 
     def test_slots_by_hand(self):
         found = self.found()
         np.testing.assert_array_equal(found["valid"], [True, True, True, False, False, False])
         np.testing.assert_array_equal(found["class_ids"], [1, 2, 1, 0, 0, 0])
         np.testing.assert_array_equal(found["attributes"][:, 0], [1, 5, 4, 0, 0, 0])
+        nowhere = [np.nan] * 3
+        points = [[[0, 1, 2], [3, 4, 5]], [[24, 25, 26], nowhere], [[18, 19, 20], [21, 22, 23]]]
+        np.testing.assert_array_equal(found["keypoints"][:3], points)
+        assert not found["keypoints"][3:].any()
         expected = np.zeros((6, 6), np.float32)
         expected[:3] = [[2, 3, 5, 4, 6, 9], [7, 8, 10, 9, 11, 14], [5, 5, 5, 6, 6, 6]]
         np.testing.assert_array_equal(found["boxes"], expected)
@@ -124,13 +160,16 @@ class TruthTest:
         assert found["boxes"].shape == (max_instances, 6)
 
     def test_no_instances_at_all(self):
-        found = pipeline.truth(tf.zeros(SHAPE, tf.int32), tf.zeros([0], tf.int32), tf.zeros([0, 2]), 3, 1)
+        example = {"instance_ids": tf.zeros(SHAPE, tf.int32), "class_ids": tf.zeros([0], tf.int32)}
+        example |= {"attributes": tf.zeros([0, 2]), "keypoints": tf.zeros([0, 4, 3])}
+        found = pipeline.truth(example, 3, 1)
         shapes = {key: tuple(value.shape) for key, value in found.items()}
         assert shapes == {
             "instance_ids": SHAPE,
             "boxes": (3, 6),
             "class_ids": (3,),
             "attributes": (3, 2),
+            "keypoints": (3, 4, 3),
             "valid": (3,),
         }
         assert not any(value.numpy().any() for value in found.values())
@@ -138,16 +177,18 @@ class TruthTest:
     def test_eager_equals_function_of_unknown_shape(self):
         @tf.function(
             input_signature=[
-                tf.TensorSpec([None, None, None], tf.int32),
-                tf.TensorSpec([None], tf.int32),
-                tf.TensorSpec([None, 1], tf.float32),
+                {
+                    "instance_ids": tf.TensorSpec([None, None, None], tf.int32),
+                    "class_ids": tf.TensorSpec([None], tf.int32),
+                    "attributes": tf.TensorSpec([None, 1], tf.float32),
+                    "keypoints": tf.TensorSpec([None, None, 3], tf.float32),
+                }
             ]
         )
-        def compiled(ids, class_ids, attributes):
-            return pipeline.truth(ids, class_ids, attributes, 6, 3)
+        def compiled(example):
+            return pipeline.truth(example, 6, 3)
 
-        attributes = tf.constant([[1.0], [2.0], [3.0], [4.0], [5.0]])
-        found = compiled(tf.constant(self.ids()), tf.constant([1, 2, 3, 1, 2]), attributes)
+        found = compiled(self.example())
         assert_equal_batches([{k: v.numpy() for k, v in found.items()}], [self.found()])
 
 
@@ -162,6 +203,8 @@ class TrainBatchesTest:
             "boxes": ((2, 5, 6), "float32"),
             "class_ids": ((2, 5), "int32"),
             "attributes": ((2, 5, 0), "float32"),
+            "keypoints": ((2, 5, 0, 3), "float32"),
+            "keypoints_valid": ((2, 5, 0), "bool"),
             "valid": ((2, 5), "bool"),
         }
 
@@ -249,22 +292,28 @@ class TrainBatchesTest:
             assert set(np.unique(batch["instance_ids"])) == {0, 1}
 
     @pytest.mark.parametrize("mosaic", [(1, 1, 1), (2, 1, 2)])
-    def test_attributes_go_with_their_instances_and_unknown_ones_stay_unknown(self, tmp_path, mosaic):
+    def test_attributes_and_landmarks_go_with_their_instances_and_unknown_ones_stay_unknown(self, tmp_path, mosaic):
         config = input_config(
             patch_size=(12, 10, 12), mosaic=mosaic, max_instances=9, normalization="none", rotate_planes=((0, 2),)
         )
         config.intensity_scale = config.intensity_shift = 0.0
         batches = pipeline.train_batches(*make_measured_records(tmp_path), config, batch_size=2, seed=0)
-        unknown = 0
+        assert batches.element_spec["keypoints"].shape == (2, 9, 2, 3)
+        assert batches.element_spec["keypoints_valid"].shape == (2, 9, 2)
+        unknown = shown = 0
+        keys = ("instance_ids", "volume", "attributes", "keypoints", "keypoints_valid", "valid")
         for batch in first(batches, 5):
             assert batch["attributes"].shape == (2, 9, 2)
             assert not batch["attributes"][~batch["valid"]].any()
-            for ids, volume, attributes, valid in zip(
-                *(batch[key] for key in ("instance_ids", "volume", "attributes", "valid")), strict=True
-            ):
-                assert_measured(ids, volume, attributes[valid])
+            assert np.isfinite(batch["keypoints"]).all()
+            assert not batch["keypoints"][~batch["keypoints_valid"]].any()
+            assert not batch["keypoints_valid"][~batch["valid"]].any()
+            for ids, volume, attributes, keypoints, known, valid in zip(*(batch[key] for key in keys), strict=True):
+                places = np.where(known[..., np.newaxis], keypoints, np.nan)
+                shown += assert_measured(ids, volume, attributes[valid], places[valid])
                 unknown += np.isnan(attributes[valid, 1]).sum()
         assert unknown > 5
+        assert shown > 5
 
     @pytest.mark.parametrize(("num_train", "one_shard_each", "workers"), [(4, True, 2), (3, True, 2), (3, False, 3)])
     def test_workers_share_the_cases_among_them(self, tmp_path, num_train, one_shard_each, workers):
@@ -323,7 +372,7 @@ class VolumesTest:
             source = {key: value.numpy() for key, value in records.parse(record).items()}
             expected = (source["volume"] - source["volume"].mean()) / source["volume"].std()
             np.testing.assert_allclose(volume["volume"], expected, atol=1e-4)
-            for key in ("instance_ids", "class_ids", "attributes", "spacing", "affine"):
+            for key in ("instance_ids", "class_ids", "attributes", "keypoints", "spacing", "affine"):
                 np.testing.assert_array_equal(volume[key], source[key])
             for i, box in enumerate(volume["boxes"]):
                 places = np.argwhere(source["instance_ids"] == i + 1)
@@ -366,14 +415,22 @@ class VolumesTest:
         assert set(zip(found["class_ids"].tolist(), sizes.tolist(), strict=True)) == kinds
 
     @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1)])
-    def test_attributes_go_with_their_instances_and_unknown_ones_stay_unknown(self, tmp_path, mosaic):
+    def test_attributes_and_landmarks_go_with_their_instances_and_unknown_ones_stay_unknown(self, tmp_path, mosaic):
         patch_size = tuple(m * size for m, size in zip(mosaic, SHAPE, strict=True))
         config = input_config(patch_size=patch_size, mosaic=mosaic, normalization="none")
         found = list(pipeline.volumes(*make_measured_records(tmp_path), "val", config))
         for volume in found:
-            assert_measured(volume["instance_ids"], volume["volume"], volume["attributes"])
+            measured = (volume[key] for key in ("instance_ids", "volume", "attributes", "keypoints"))
+            assert assert_measured(*measured) == len(volume["class_ids"]) > 0
         lights = np.concatenate([volume["attributes"][:, 0] for volume in found])
         assert sorted(lights.tolist()) == [7, 8, 9, 10, 11, 12]
+
+    def test_records_that_know_no_landmarks_give_none(self, made):
+        folder, manifest = made
+        older = {name: value for name, value in manifest.items() if name != "keypoints"}
+        ours = first(pipeline.train_batches(folder, older, input_config(), batch_size=2, seed=0), 1)
+        assert_equal_batches(ours, first(pipeline.train_batches(*made, input_config(), batch_size=2, seed=0), 1))
+        assert next(pipeline.volumes(folder, older, "val", input_config()))["keypoints"].shape[1:] == (0, 3)
 
     @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1)])
     def test_no_instances(self, tmp_path, mosaic):

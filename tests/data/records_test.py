@@ -13,7 +13,7 @@ from data.readers import Volume, spacing_affine
 SHAPE = (5, 7, 11)
 
 
-def make_case(array=None, *, num_instances=2, num_attributes=0, name="a"):
+def make_case(array=None, *, num_instances=2, num_attributes=0, num_keypoints=0, name="a"):
     """A case whose instances are z slices."""
     array = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE) if array is None else array
     spacing = np.array([2.5, 0.7, 0.3])
@@ -24,7 +24,8 @@ def make_case(array=None, *, num_instances=2, num_attributes=0, name="a"):
         ids[i] = i + 1
     attributes = np.arange(num_instances * num_attributes, dtype=np.float32).reshape(num_instances, num_attributes)
     class_ids = np.arange(num_instances, dtype=np.int32) % 3 + 1
-    return Case(name, Volume(array, spacing, affine), ids, class_ids, attributes, "/some/folder/a.nii.gz")
+    keypoints = np.arange(num_instances * num_keypoints * 3, dtype=np.float32).reshape(num_instances, num_keypoints, 3)
+    return Case(name, Volume(array, spacing, affine), ids, class_ids, attributes, keypoints, "/some/folder/a.nii.gz")
 
 
 def parsed(case):
@@ -95,12 +96,13 @@ class RoundTripTest:
         np.testing.assert_array_equal(parsed(make_case(array))["volume"], array)
 
     def test_everything_else_comes_back(self):
-        case = make_case(num_instances=4, num_attributes=2)
-        case.attributes[1, 0] = np.nan  # unknown
+        case = make_case(num_instances=4, num_attributes=2, num_keypoints=3)
+        case.attributes[1, 0] = case.keypoints[2, 1] = np.nan  # unknown
         found = parsed(case)
         np.testing.assert_array_equal(found["instance_ids"], case.instance_ids)
         np.testing.assert_array_equal(found["class_ids"], [1, 2, 3, 1])
         np.testing.assert_array_equal(found["attributes"], case.attributes)
+        np.testing.assert_array_equal(found["keypoints"], case.keypoints)
         np.testing.assert_array_equal(found["spacing"], np.float32([2.5, 0.7, 0.3]))
         np.testing.assert_array_equal(found["affine"], case.volume.affine.astype(np.float32))
         np.testing.assert_array_equal(found["origin"], [0, 0, 0])
@@ -111,6 +113,7 @@ class RoundTripTest:
             "instance_ids": "int32",
             "class_ids": "int32",
             "attributes": "float32",
+            "keypoints": "float32",
             "spacing": "float32",
             "affine": "float32",
             "origin": "int32",
@@ -122,11 +125,21 @@ class RoundTripTest:
         case.instance_ids[4, 6, 10] = largest
         np.testing.assert_array_equal(parsed(case)["instance_ids"], case.instance_ids)
 
-    @pytest.mark.parametrize("num_attributes", [0, 3])
-    def test_no_instances(self, num_attributes):
-        found = parsed(make_case(num_instances=0, num_attributes=num_attributes))
+    def test_records_that_know_no_landmarks_have_none(self):
+        example = tf.train.Example.FromString(records.to_example(make_case(num_attributes=2)))
+        for name in ("keypoints", "num_keypoints"):
+            del example.features.feature[name]
+        found = records.parse(example.SerializeToString())
+        assert found["keypoints"].shape == (2, 0, 3)
+        np.testing.assert_array_equal(found["attributes"], [[0, 1], [2, 3]])
+
+    @pytest.mark.parametrize(("num_attributes", "num_keypoints"), [(0, 0), (3, 2)])
+    def test_no_instances(self, num_attributes, num_keypoints):
+        case = make_case(num_instances=0, num_attributes=num_attributes, num_keypoints=num_keypoints)
+        found = parsed(case)
         assert found["class_ids"].shape == (0,)
         assert found["attributes"].shape == (0, num_attributes)
+        assert found["keypoints"].shape == (0, num_keypoints, 3)
         assert found["instance_ids"].max() == 0
 
     def test_a_record_beyond_two_gigabytes_is_refused(self, monkeypatch):
@@ -228,22 +241,24 @@ class ManifestTest:
         with pytest.raises(InputError, match=r"the config's 2 channel\(s\), came 1"):
             records.check_matches(manifest, ("cell", "nucleus"), 2)
 
-    def test_other_attributes_are_refused(self, tmp_path):
-        manifest = write_manifest(tmp_path, attributes=["energy", "charge"])
-        assert records.check_matches(manifest, ("cell", "nucleus"), 1, ("energy", "charge")) is None
+    @pytest.mark.parametrize("kind", ["attributes", "keypoints"])
+    def test_other_attributes_or_landmarks_are_refused(self, tmp_path, kind):
+        manifest = write_manifest(tmp_path, **{kind: ["energy", "charge"]})
+        assert records.check_matches(manifest, ("cell", "nucleus"), 1, **{kind: ("energy", "charge")}) is None
         for mine in ((), ("energy",), ("charge", "energy")):
             with pytest.raises(InputError) as caught:
-                records.check_matches(manifest, ("cell", "nucleus"), 1, mine)
+                records.check_matches(manifest, ("cell", "nucleus"), 1, **{kind: mine})
             assert str(caught.value) == (
-                f"records: expected the config's attributes {list(mine)}, came ['energy', 'charge']"
+                f"records: expected the config's {kind} {list(mine)}, came ['energy', 'charge']"
             )
 
-    def test_a_manifest_that_names_no_attributes_has_none(self, tmp_path):
+    @pytest.mark.parametrize("kind", ["attributes", "keypoints"])
+    def test_a_manifest_that_names_none_has_none(self, tmp_path, kind):
         manifest = write_manifest(tmp_path)
-        assert "attributes" not in manifest
-        assert records.check_matches(manifest, ("cell", "nucleus"), 1, ()) is None
-        with pytest.raises(InputError, match=r"the config's attributes \['energy'\], came \[\]"):
-            records.check_matches(manifest, ("cell", "nucleus"), 1, ("energy",))
+        assert kind not in manifest
+        assert records.check_matches(manifest, ("cell", "nucleus"), 1, **{kind: ()}) is None
+        with pytest.raises(InputError, match=rf"the config's {kind} \['energy'\], came \[\]"):
+            records.check_matches(manifest, ("cell", "nucleus"), 1, **{kind: ("energy",)})
 
 
 class ShardWriterTest:

@@ -16,6 +16,7 @@ def truth(boxes=BOXES, class_ids=(2, 1)):
         "instance_ids": ids,
         "boxes": np.reshape(boxes, (-1, 6)).astype(np.float32),
         "class_ids": np.array(class_ids, np.int32),
+        "keypoints": np.zeros((len(boxes), 0, 3), np.float32),
     }
 
 
@@ -88,6 +89,13 @@ class MeasuredTest:
         expected = [[2.5, 4, 8], [1.5, 4, 8], [3.5, 4, 8], [2.5, 2.5, 8], [2.5, 5.5, 8], [2.5, 4, 5.5], [2.5, 4, 10.5]]
         np.testing.assert_allclose(match.gt_keypoints[1], expected, atol=1e-5)
         np.testing.assert_allclose(match.gt_keypoints[0, 0], [1, 1.5, 2], atol=1e-5)
+
+    def test_given_landmarks_are_the_truth(self):
+        points = np.float32([[[0.5, 1, 2], [np.nan] * 3], [[3, 4, 5], [6, 7, 8]]])
+        found = detections(BOXES, [0.9, 0.8], [2, 1]) | {"keypoints": tf.ones([5, 2, 3])}
+        match = matching.match_volume(found, truth() | {"keypoints": points}, 0.5)
+        np.testing.assert_array_equal(match.keypoints, np.ones((2, 2, 3)))
+        np.testing.assert_array_equal(match.gt_keypoints, points)
 
     def test_nothing_found_and_nothing_true(self):
         found = detections([], [], [])

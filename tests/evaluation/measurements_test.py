@@ -119,13 +119,29 @@ class KeypointsTest:
         assert list(summary) == ["keypoints"]
         assert list(summary["keypoints"]) == list(KEYPOINTS)
         # Distances 0 and 3 in the first volume; in the second 0, but 5 of the last landmark.
-        assert summary["keypoints"]["centroid"] == {"num_values": 3, "mean_distance": pytest.approx(1)}
-        assert summary["keypoints"]["x_max"] == {"num_values": 3, "mean_distance": pytest.approx(8 / 3)}
+        assert summary["keypoints"]["centroid"] == {
+            "num_values": 3,
+            "num_unknown": 0,
+            "mean_distance": pytest.approx(1),
+        }
+        row = summary["keypoints"]["x_max"]
+        assert row == {"num_values": 3, "num_unknown": 0, "mean_distance": pytest.approx(8 / 3)}
+
+    def test_given_landmarks_have_their_own_names_and_may_be_unknown(self):
+        found = np.zeros((2, 2, 3))
+        true = np.array([[[0, 3, 4], [NAN] * 3], [[0, 0, 1], [NAN] * 3]])
+        volume = match([[0.9, 0], [0, 0.8]], [0.9, 0.8], keypoints=found, gt_keypoints=true)
+        assert measurements.summarize([volume], (), ("nose", "tail"))["keypoints"] == {
+            "nose": {"num_values": 2, "num_unknown": 0, "mean_distance": pytest.approx(3)},
+            "tail": {"num_values": 0, "num_unknown": 2, "mean_distance": None},
+        }
+        with pytest.raises(ValueError, match=r"keypoints must be of shape \(2, 7, 3\), got \(2, 2, 3\)"):
+            measurements.summarize([volume], ())
 
     def test_nothing_matched(self):
         volume = match(np.zeros((0, 1)), [], keypoints=points(), gt_keypoints=points((0, 0, 0)))
         summary = measurements.summarize([volume], ())
-        assert summary["keypoints"]["y_min"] == {"num_values": 0, "mean_distance": None}
+        assert summary["keypoints"]["y_min"] == {"num_values": 0, "num_unknown": 0, "mean_distance": None}
 
     def test_rows_that_do_not_fit(self):
         volume = match([[0.9]], [0.9], keypoints=points((0, 0, 0)), gt_keypoints=points())

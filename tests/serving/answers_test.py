@@ -131,6 +131,19 @@ class MeasuredRowsTest:
         assert names[:7] == tuple(f"centroid_{name}" for name in ("z", "y", "x", "x_mm", "y_mm", "z_mm", "score"))
         assert names[7] == "z_min_z"
 
+    def test_given_landmarks_have_their_own_names(self):
+        found = {
+            name: value[:, :2] if "keypoint" in name else value for name, value in measured().items()
+        }  # centroid and z_min, that is
+        first, second = answers.rows(found, CLASSES, volume(), (), ("centre", "tip"))
+        names = answers.columns(found, (), ("centre", "tip"))[len(answers.COLUMNS) :]
+        assert names == tuple(f"keypoint_{name}_{end}" for name in ("centre", "tip") for end in answers.LANDMARK)
+        assert second["keypoint_centre_x_mm"] == 10.625
+        assert [second[f"keypoint_centre_{name}"] for name in ("z", "y", "x", "score")] == [2.5, 4.0, 6.0, 0.5]
+        assert first["centre_x_mm"] == answers.rows(two_objects(), CLASSES, volume())[0]["centre_x_mm"]
+        plain = {name: value for name, value in found.items() if "keypoint" not in name}
+        assert answers.columns(plain, (), ("centre", "tip")) == answers.COLUMNS  # no head for them
+
     def test_csv_has_the_columns_also_where_nothing_was_found(self, tmp_path):
         for found, count in ((measured(), 2), (measured() | {"num_detections": 0}, 0)):
             table = answers.rows(found, CLASSES, volume(), ("energy", "charge"))

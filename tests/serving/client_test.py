@@ -199,7 +199,7 @@ class Measures:
         return {name: tf.constant(value) for name, value in self.answer.items()}
 
 
-NAMES = {"classes": ["plate", "rod"], "attributes": ["energy", "charge"]}
+NAMES = {"classes": ["plate", "rod"], "attributes": ["energy", "charge"], "keypoints": list(KEYPOINTS)}
 
 
 class MeasuredTest:
@@ -222,6 +222,13 @@ class MeasuredTest:
         assert rows[0]["attributes"] == {"energy": 1234570.0, "charge": -2.5}
         json.dumps(rows)
 
+    def test_landmarks_of_the_data_have_their_own_names(self):
+        model = Measures("keypoints", "keypoint_scores")
+        names = {**NAMES, "attributes": [], "keypoints": list("abcdefg")}
+        _, (row, _) = client.ask(model, names, volume((5, 7, 11, 1)), 0.5)
+        assert list(row["keypoints"]) == list(row["keypoint_scores"]) == list("abcdefg")
+        assert row["keypoints"]["b"] == pytest.approx(model.answer["keypoints"][0, 1].tolist(), abs=0.005)
+
     def test_of_objects_that_are_certain_enough_alone(self):
         _, rows = client.ask(Measures("attributes"), NAMES, volume((5, 7, 11, 1)), 0.7)
         assert [row["attributes"]["energy"] for row in rows] == [1234570.0]
@@ -230,8 +237,15 @@ class MeasuredTest:
         _, rows = client.ask(Measures(), {**NAMES, "attributes": []}, volume((5, 7, 11, 1)), 0.5)
         assert [list(row) for row in rows] == [["id", "class", "score", "box", "voxels"]] * 2
 
-    @pytest.mark.parametrize(("data", "expected"), [({}, []), ({"attributes": ["energy"]}, ["energy"])])
-    def test_names_come_from_the_config(self, tmp_path, data, expected):
+    @pytest.mark.parametrize(
+        ("data", "attributes", "keypoints"),
+        [
+            ({}, [], list(KEYPOINTS)),
+            ({"attributes": ["energy"], "keypoints": []}, ["energy"], list(KEYPOINTS)),
+            ({"keypoints": ["nose", "tail"]}, [], ["nose", "tail"]),
+        ],
+    )
+    def test_names_come_from_the_config(self, tmp_path, data, attributes, keypoints):
         (tmp_path / "assets").mkdir()
         (tmp_path / "assets" / "config.json").write_text(json.dumps({"data": {"classes": ["rod"], **data}}))
         spec = tf.TensorSpec([None, None, None, 1], tf.float32, name="volume")
@@ -239,7 +253,7 @@ class MeasuredTest:
         model.segment = tf.function(lambda volume: {"labels": volume}, input_signature=[spec])
         tf.saved_model.save(model, str(tmp_path), signatures={"serving_default": model.segment})
         _, names = client.load(tmp_path, 1)
-        assert names == {"classes": ["rod"], "attributes": expected}
+        assert names == {"classes": ["rod"], "attributes": attributes, "keypoints": keypoints}
 
 
 class MisuseTest:

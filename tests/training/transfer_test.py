@@ -1,8 +1,11 @@
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from configs import schema
+from ops.keypoints import KEYPOINTS
 from tests import tiny
 from tests.training.weights_test import assert_complete, load, make, save, values
 
@@ -10,12 +13,15 @@ from tests.training.weights_test import assert_complete, load, make, save, value
 BOX_LOGITS = ("box_heads/0/logits/kernel", "box_heads/0/logits/bias")
 DELTAS = ("box_heads/0/deltas/kernel", "box_heads/0/deltas/bias")
 MASK_LOGITS = ("mask_head/logits/kernel", "mask_head/logits/bias")
+KEYPOINT_LOGITS = ("keypoint_head/logits/kernel", "keypoint_head/logits/bias")
 OF_CLASSES = (*BOX_LOGITS, *DELTAS, *MASK_LOGITS)
 
 
-def settings_of(*classes, agnostic=False, attributes=()):
+def settings_of(*classes, agnostic=False, attributes=(), keypoints=None):
+    """The tiny Config; keypoints None for no head for landmarks, () for those derived from masks."""
     settings = tiny.config()
     settings.data.classes, settings.data.attributes = classes, attributes
+    settings.data.keypoints, settings.model.keypoint_head.enabled = keypoints or (), keypoints is not None
     settings.model.box_head.class_agnostic = settings.model.mask_head.class_agnostic = agnostic
     return settings.validate()
 
@@ -24,8 +30,9 @@ def transfer(folder, theirs, ours, **kwargs):
     """Report, the model's variables before and after, and those of the run."""
     trained, model = make(theirs, seed=0), make(ours, seed=1)
     before = values(model)
-    names = {"classes": ours.data.classes, "attributes": ours.data.attributes, **kwargs}
-    report = load(save(folder, theirs, trained), model, **names)
+    names = {"classes": ours.data.classes, "attributes": ours.data.attributes}
+    names["keypoints"] = ours.data.keypoints or KEYPOINTS
+    report = load(save(folder, theirs, trained), model, **{**names, **kwargs})
     assert_complete(report, model)
     return report, before, values(model), values(trained)
 
@@ -133,6 +140,46 @@ class FromCheckpointTest:
         np.testing.assert_array_equal(after[name], [before[name][0], theirs[name][0]])
         assert (name, "energy from the file, angle fresh") in report.partly
         assert report.notes == ["attributes of the file that the model does not have: time"]
+
+    def test_landmarks(self, tmp_path):
+        theirs = settings_of("plate", keypoints=("nose", "tail", "ear"))
+        ours = settings_of("plate", keypoints=("fin", "tail"))
+        report, before, after, theirs = transfer(tmp_path, theirs, ours)
+        for name in KEYPOINT_LOGITS:
+            np.testing.assert_array_equal(after[name][..., 0], before[name][..., 0])
+            np.testing.assert_array_equal(after[name][..., 1], theirs[name][..., 1])
+        assert report.partly == [(name, "tail from the file, fin fresh") for name in KEYPOINT_LOGITS]
+        assert report.missing == []
+        assert report.notes == ["keypoints of the file that the model does not have: nose, ear"]
+
+    def test_landmarks_of_the_data_are_none_of_those_derived_from_masks(self, tmp_path):
+        names = tuple("abcdefg")  # as many as there are of those
+        report, before, after, _ = transfer(
+            tmp_path, settings_of("plate", keypoints=()), settings_of("plate", keypoints=names)
+        )
+        reason = f"of {', '.join(KEYPOINTS)} in the file, of a, b, c, d, e, f, g in the model"
+        assert report.missing == [(name, reason) for name in KEYPOINT_LOGITS]
+        for name in KEYPOINT_LOGITS:
+            np.testing.assert_array_equal(after[name], before[name])
+
+    def test_landmarks_of_a_run_without_a_head_for_them_are_no_loss(self, tmp_path):
+        theirs, ours = settings_of("plate"), settings_of("plate", keypoints=("fin",))
+        theirs.data.keypoints = ("nose",)
+        report, *_ = transfer(tmp_path, theirs, ours)
+        assert report.notes == report.skipped == []
+        assert all(name.startswith("keypoint_head/") for name, _ in report.missing)
+
+    def test_landmarks_derived_from_masks_also_of_runs_that_knew_no_others(self, tmp_path):
+        settings = settings_of("plate", keypoints=())
+        trained, model = make(settings, seed=0), make(settings, seed=1)
+        config = save(tmp_path, settings, trained) / "config.json"
+        older = json.loads(config.read_text())
+        del older["data"]["keypoints"]
+        config.write_text(json.dumps(older))
+        report = load(tmp_path, model, classes=("plate",), keypoints=KEYPOINTS)
+        assert report.notes == report.missing == report.partly == []
+        for name in KEYPOINT_LOGITS:
+            np.testing.assert_array_equal(values(model)[name], values(trained)[name])
 
     def test_classifier(self, tmp_path):
         theirs, ours = settings_of("plate", "rod"), settings_of("rod", "disc")
