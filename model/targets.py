@@ -10,9 +10,6 @@ from ops import boxes as box_ops
 from ops import checks, masks, matching, sampling
 from ops.atss import atss
 
-# Anchors are matched in chunks of so many (anchor, truth) pairs: 16 MB for the IoU of each.
-MAX_PAIRS = 2**22
-
 
 class AnchorTargets(typing.NamedTuple):
     """Targets of the proposal network.
@@ -92,7 +89,7 @@ def _assign(anchors, anchors_per_level, boxes, valid, rpn):
         return atss(anchors, anchors_per_level, boxes, valid, candidates_per_level=rpn.atss_candidates)
 
     def match(truths):
-        return _match(anchors, *truths, high=rpn.positive_iou, low=rpn.negative_iou)
+        return matching.match_boxes(anchors, *truths, high=rpn.positive_iou, low=rpn.negative_iou)
 
     spec = tf.TensorSpec([anchors.shape[0]], tf.int32)
     return tf.map_fn(match, (boxes, valid), fn_output_signature=(spec, spec), parallel_iterations=1)
@@ -110,34 +107,6 @@ def _assign_inside(anchors, anchors_per_level, boxes, valid, shape, rpn):
         return tf.gather(tf.pad(values, [[0, 0], [0, 1]], constant_values=outside), place, axis=1)
 
     return spread(matched, 0), spread(labels, -1)
-
-
-def _match(anchors, boxes, valid, *, high, low):
-    """`matching.match` of anchors [A, 6] and the truths [G, 6] of one volume, in chunks: two [A] int32."""
-    num_anchors = anchors.shape[0]
-    num_chunks = -(-num_anchors * boxes.shape[0] // MAX_PAIRS)
-    if num_chunks <= 1:
-        return matching.match(box_ops.iou_matrix(anchors, boxes), valid, high=high, low=low)
-    size = -(-num_anchors // num_chunks)
-    chunks = tf.reshape(tf.pad(anchors, [[0, num_chunks * size - num_anchors], [0, 0]]), [num_chunks, size, 6])
-
-    def best_of(chunk):
-        iou = box_ops.iou_matrix(chunk, boxes)
-        return tf.reduce_max(iou, axis=0), tf.gather(chunk, tf.argmax(iou, axis=0))
-
-    spec = (tf.TensorSpec(boxes.shape[:1]), tf.TensorSpec(boxes.shape))
-    iou, best = tf.map_fn(best_of, chunks, fn_output_signature=spec, parallel_iterations=1)  # [chunks, G], [.., G, 6]
-    best = tf.gather(tf.transpose(best, [1, 0, 2]), tf.argmax(iou, axis=0), batch_dims=1)  # [G, 6]
-
-    def match(chunk):
-        # Beside the best anchor of every truth, a chunk's own best is not taken for it.
-        iou = box_ops.iou_matrix(tf.concat([chunk, best], axis=0), boxes)
-        matched, labels = matching.match(iou, valid, high=high, low=low)
-        return matched[:size], labels[:size]
-
-    spec = tf.TensorSpec([size], tf.int32)
-    matched, labels = tf.map_fn(match, chunks, fn_output_signature=(spec, spec), parallel_iterations=1)
-    return tf.reshape(matched, [-1])[:num_anchors], tf.reshape(labels, [-1])[:num_anchors]
 
 
 def _sample(labels, scores, rpn, seed):

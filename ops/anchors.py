@@ -59,8 +59,9 @@ def crosses_boundary(anchors, shape):
       [...] bool; one that touches the border from inside does not cross it.
 
     Raises:
-      ValueError: other shapes.
+      ValueError: other shapes or types.
     """
     limit = tf.cast(shape, tf.float32)
     checks.shapes("anchors [..., 6], shape [3]", anchors, limit)
+    anchors = checks.float32("anchors", anchors)
     return tf.reduce_any((anchors[..., :3] < 0.0) | (anchors[..., 3:] > limit), axis=-1)

@@ -32,11 +32,12 @@ def atss(anchors, anchors_per_level, boxes, valid, *, candidates_per_level=9):
       labels: [B, A] int32: 1 positive, 0 negative. Without a valid truth all are 0.
 
     Raises:
-      ValueError: other shapes, anchors_per_level that do not add up to A, candidates_per_level not positive.
+      ValueError: other shapes or types, anchors_per_level that do not add up to A, candidates_per_level not positive.
     """
     num_anchors = sum(anchors_per_level)
     checks.shapes(f"anchors [{num_anchors}, 6], boxes [B, G, 6], valid [B, G]", anchors, boxes, valid)
     checks.positive("candidates_per_level", candidates_per_level)
+    anchors, boxes = checks.float32("anchors", anchors), checks.float32("boxes", boxes)
     shape = tf.shape(valid)
     num_truths = shape[0] * shape[1]
     index = _candidates(anchors, anchors_per_level, tf.reshape(boxes, [num_truths, 6]), candidates_per_level)

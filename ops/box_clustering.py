@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from ops import boxes as box_ops
-from ops import checks, nms3d
+from ops import checks, nms3d, selection
 
 # Weights are floored at this share of the largest in their cluster; where all weigh nothing (empty boxes, say) all
 # weigh alike, and there is a mean.
@@ -49,7 +49,7 @@ def weighted_box_clustering(
       valid: [max_outputs] bool.
 
     Raises:
-      ValueError: other shapes, iou_threshold outside [0, 1], or max_outputs or num_views not above 0.
+      ValueError: other shapes or types, iou_threshold outside [0, 1], or max_outputs or num_views not above 0.
     """
     views = tf.cast(num_views, tf.float32)
     checks.shapes(
@@ -58,11 +58,11 @@ def weighted_box_clustering(
     )
     if views.shape.rank == 0:
         checks.positive("num_views", num_views)
-    boxes, scores = tf.convert_to_tensor(boxes), tf.convert_to_tensor(scores)
+    boxes, scores = checks.float32("boxes", boxes), checks.float32("scores", scores)
     if score_threshold is not None:
         scores = tf.where(scores >= score_threshold, scores, float("nan"))
     class_ids = tf.zeros(tf.shape(scores), tf.int32) if class_ids is None else tf.convert_to_tensor(class_ids)
-    weights = tf.ones_like(scores) if weights is None else tf.convert_to_tensor(weights)
+    weights = tf.ones_like(scores) if weights is None else checks.float32("weights", weights)
     is_sound = tf.math.is_finite(tf.reduce_sum(boxes, axis=1)) & tf.math.is_finite(scores) & tf.math.is_finite(weights)
     scores = tf.where(is_sound, scores, float("nan"))
     views = tf.broadcast_to(views, tf.shape(scores))
@@ -76,7 +76,7 @@ def weighted_box_clustering(
 
     order = tf.argsort(merged_scores, direction="DESCENDING", stable=True)
     outputs = [merged_boxes, merged_scores, members, best, tf.ones_like(best, tf.bool)]
-    return tuple(_padded(tf.gather(values, order), max_outputs) for values in outputs)
+    return tuple(selection.padded(tf.gather(values, order), max_outputs) for values in outputs)
 
 
 def _clusters(boxes, class_ids, best, iou_threshold):
@@ -138,9 +138,3 @@ def _merge(best_boxes, cluster, boxes, scores, weights, views):
     # sum(w) + missing mean(w) = sum(w) max(members, expected) / members
     seen = members / tf.maximum(members, total(views) / members)
     return best_boxes + shift, total(pulls) / total(weights) * seen, tf.cast(members, tf.int32)
-
-
-def _padded(values, size):
-    """Values with zeros behind them: [size, ...]."""
-    padding = [[0, size - tf.shape(values)[0]]] + [[0, 0]] * (values.shape.rank - 1)
-    return tf.ensure_shape(tf.pad(values, padding), [size, *values.shape[1:]])

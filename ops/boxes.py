@@ -29,10 +29,10 @@ def volume(boxes):
       [...] float32; 0 where hi <= lo on any axis.
 
     Raises:
-      ValueError: other shapes.
+      ValueError: other shapes or types.
     """
     checks.shapes("boxes [..., 6]", boxes)
-    edges = tf.unstack(boxes, num=6, axis=-1)
+    edges = tf.unstack(checks.float32("boxes", boxes), num=6, axis=-1)
     return _product([hi - lo for lo, hi in zip(edges[:3], edges[3:], strict=True)])
 
 
@@ -47,10 +47,11 @@ def intersection(boxes_a, boxes_b):
       [...] float32; 0 where either box is empty.
 
     Raises:
-      ValueError: other shapes.
+      ValueError: other shapes or types.
     """
     checks.shapes("boxes_a [..., 6], boxes_b [..., 6]", boxes_a, boxes_b)
-    a, b = tf.unstack(boxes_a, num=6, axis=-1), tf.unstack(boxes_b, num=6, axis=-1)
+    a = tf.unstack(checks.float32("boxes_a", boxes_a), num=6, axis=-1)
+    b = tf.unstack(checks.float32("boxes_b", boxes_b), num=6, axis=-1)
     # Axis by axis: one tensor [..., 3] of all pairs would be the largest of all, and slow to reduce.
     return _product([tf.minimum(a[k + 3], b[k + 3]) - tf.maximum(a[k], b[k]) for k in range(3)])
 
@@ -66,7 +67,7 @@ def iou(boxes_a, boxes_b):
       [...] float32 in [0, 1]; 0 where either box is empty.
 
     Raises:
-      ValueError: other shapes.
+      ValueError: other shapes or types.
     """
     shared = intersection(boxes_a, boxes_b)
     return shared / tf.maximum(volume(boxes_a) + volume(boxes_b) - shared, TINY)
@@ -83,7 +84,7 @@ def iou_matrix(boxes_a, boxes_b):
       [..., I, J] float32 in [0, 1]; 0 where either box is empty.
 
     Raises:
-      ValueError: other shapes.
+      ValueError: other shapes or types.
     """
     return iou(*pairs(boxes_a, boxes_b))
 
@@ -91,6 +92,7 @@ def iou_matrix(boxes_a, boxes_b):
 def pairs(boxes_a, boxes_b):
     """Boxes [..., I, 6] and [..., J, 6] as [..., I, 1, 6] and [..., 1, J, 6], which broadcast to all pairs."""
     checks.shapes("boxes_a [..., I, 6], boxes_b [..., J, 6]", boxes_a, boxes_b)
+    boxes_a, boxes_b = checks.float32("boxes_a", boxes_a), checks.float32("boxes_b", boxes_b)
     return boxes_a[..., :, tf.newaxis, :], boxes_b[..., tf.newaxis, :, :]
 
 
@@ -107,9 +109,10 @@ def encode(boxes, anchors, weights=None):
       a thousandth of a voxel count as that, so that empty boxes give finite deltas.
 
     Raises:
-      ValueError: other shapes, weights that are not six positive numbers.
+      ValueError: other shapes or types, weights that are not six positive numbers.
     """
     checks.shapes("boxes [..., 6], anchors [..., 6]", boxes, anchors)
+    boxes, anchors = checks.float32("boxes", boxes), checks.float32("anchors", anchors)
     box_centre, box_size = _centre_and_size(boxes)
     anchor_centre, anchor_size = _centre_and_size(anchors)
     deltas = tf.concat([(box_centre - anchor_centre) / anchor_size, tf.math.log(box_size / anchor_size)], axis=-1)
@@ -128,9 +131,10 @@ def decode(deltas, anchors, weights=None):
       [..., 6] float32, voxels. Each size stays within a factor 62.5 of the anchor's.
 
     Raises:
-      ValueError: other shapes, weights that are not six positive numbers.
+      ValueError: other shapes or types, weights that are not six positive numbers.
     """
     checks.shapes("deltas [..., 6], anchors [..., 6]", deltas, anchors)
+    deltas, anchors = checks.float32("deltas", deltas), checks.float32("anchors", anchors)
     if weights is not None:
         deltas = deltas / _checked_weights(weights)
     anchor_centre, anchor_size = _centre_and_size(anchors)
@@ -150,11 +154,11 @@ def clip(boxes, shape):
       [..., 6] float32 with every coordinate in [0, shape]; a box that lies outside becomes empty.
 
     Raises:
-      ValueError: other shapes.
+      ValueError: other shapes or types.
     """
     limit = tf.cast(shape, tf.float32)
     checks.shapes("boxes [..., 6], shape [3]", boxes, limit)
-    return tf.clip_by_value(boxes, 0.0, tf.tile(limit, [2]))
+    return tf.clip_by_value(checks.float32("boxes", boxes), 0.0, tf.tile(limit, [2]))
 
 
 def flip(boxes, shape, axes):
@@ -169,13 +173,13 @@ def flip(boxes, shape, axes):
       [..., 6] float32, voxels. Flipping twice gives the boxes again.
 
     Raises:
-      ValueError: other shapes, another axis.
+      ValueError: other shapes or types, another axis.
     """
     size = tf.cast(shape, tf.float32)
     checks.shapes("boxes [..., 6], shape [3]", boxes, size)
     if not set(axes) <= {0, 1, 2}:
         raise ValueError(f"expected axes among 0, 1, 2, came {axes}")
-    is_mirrored = [axis in axes for axis in range(3)]
+    is_mirrored, boxes = [axis in axes for axis in range(3)], checks.float32("boxes", boxes)
     lo, hi = boxes[..., :3], boxes[..., 3:]
     return tf.concat([tf.where(is_mirrored, size - hi, lo), tf.where(is_mirrored, size - lo, hi)], axis=-1)
 
@@ -191,11 +195,11 @@ def scale(boxes, factors):
       [..., 6] float32, new voxels.
 
     Raises:
-      ValueError: other shapes, factors that are not positive.
+      ValueError: other shapes or types, factors that are not positive.
     """
     factors = _positive_triple("factors", factors)
     checks.shapes("boxes [..., 6], factors [3]", boxes, factors)
-    return boxes * tf.tile(factors, [2])
+    return checks.float32("boxes", boxes) * tf.tile(factors, [2])
 
 
 def to_mm(boxes, spacing, origin):
@@ -211,11 +215,11 @@ def to_mm(boxes, spacing, origin):
       [..., 6] float32, mm: coordinate c, a corner of voxels, lies at origin + (c - 0.5) * spacing.
 
     Raises:
-      ValueError: other shapes, spacing that is not positive.
+      ValueError: other shapes or types, spacing that is not positive.
     """
     spacing, origin = _positive_triple("spacing", spacing), tf.cast(origin, tf.float32)
     checks.shapes("boxes [..., 6], spacing [3], origin [3]", boxes, spacing, origin)
-    return tf.tile(origin, [2]) + (boxes - 0.5) * tf.tile(spacing, [2])
+    return tf.tile(origin, [2]) + (checks.float32("boxes", boxes) - 0.5) * tf.tile(spacing, [2])
 
 
 def from_mm(boxes_mm, spacing, origin):
@@ -230,11 +234,11 @@ def from_mm(boxes_mm, spacing, origin):
       [..., 6] float32, voxels.
 
     Raises:
-      ValueError: other shapes, spacing that is not positive.
+      ValueError: other shapes or types, spacing that is not positive.
     """
     spacing, origin = _positive_triple("spacing", spacing), tf.cast(origin, tf.float32)
     checks.shapes("boxes_mm [..., 6], spacing [3], origin [3]", boxes_mm, spacing, origin)
-    return (boxes_mm - tf.tile(origin, [2])) / tf.tile(spacing, [2]) + 0.5
+    return (checks.float32("boxes_mm", boxes_mm) - tf.tile(origin, [2])) / tf.tile(spacing, [2]) + 0.5
 
 
 def _product(extents):

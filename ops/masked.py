@@ -24,13 +24,13 @@ def inputs(expected, predictions, targets, mask, *, target_dtype=tf.float32):
     Raises:
       ValueError: shapes or dtypes that are not as expected.
     """
-    if not hasattr(mask, "shape"):
-        raise ValueError(f"expected mask as a tensor or an array, came {type(mask).__name__}")
-    items = "".join(f", i{axis}" for axis in range(1, len(mask.shape)))
+    items = "".join(f", i{axis}" for axis in range(1, checks.rank("mask", mask)))
     checks.shapes(expected.replace(", ...", items), predictions, targets, mask)
     mask = tf.convert_to_tensor(mask, tf.bool)
-    predictions = _replace(tf.convert_to_tensor(predictions, tf.float32), mask)
-    return predictions, _replace(tf.convert_to_tensor(targets, target_dtype), mask), mask
+    predictions = checks.float32("predictions", predictions)
+    is_float = target_dtype == tf.float32
+    targets = checks.float32("targets", targets) if is_float else tf.convert_to_tensor(targets, target_dtype)
+    return _replace(predictions, mask), _replace(targets, mask), mask
 
 
 def mean(values, mask, weights=None):

@@ -56,10 +56,12 @@ def mask_targets(ids, boxes, slots, size):
       volume, where the box is NaN and for slot -1.
 
     Raises:
-      ValueError: other shapes, or a size that is not positive.
+      ValueError: other shapes or types, or a size that is not positive.
     """
     checks.shapes("ids [B, Z, Y, X], boxes [B, R, 6], slots [B, R]", ids, boxes, slots)
-    size = checks.triple("size", size)
+    size, boxes = checks.triple("size", size), checks.float32("boxes", boxes)
+    # There has to be a voxel to read: an axis without any gets one of background. Elsewhere nothing is copied.
+    ids = tf.pad(ids, [[0, 0]] + [[0, tf.cast(dim == 0, tf.int32)] for dim in tf.unstack(tf.shape(ids)[1:])])
     shape = tf.shape(ids)
     rows, inside = tf.zeros([1, 1, 1, 1, 1], tf.int32), tf.constant(True)
     for axis in range(3):
@@ -90,10 +92,11 @@ def covered_voxels(boxes, shape):
       not finite has none.
 
     Raises:
-      ValueError: other shapes.
+      ValueError: other shapes or types.
     """
     shape = tf.cast(shape, tf.int32)
     checks.shapes("boxes [..., 6], shape [3]", boxes, shape)
+    boxes = checks.float32("boxes", boxes)
     is_finite = tf.reduce_all(tf.math.is_finite(boxes), axis=-1, keepdims=True)
     ends = tf.cast(tf.tile(shape, [2]), tf.float32)
     # Clipped first: the cast of a huge number is undefined.
@@ -119,10 +122,11 @@ def resample(mask, box, lo, hi):
       [z, y, x] float32 of shape hi - lo.
 
     Raises:
-      ValueError: other shapes.
+      ValueError: other shapes or types.
     """
     lo, hi = tf.cast(lo, tf.int32), tf.cast(hi, tf.int32)
     checks.shapes("mask [Mz, My, Mx], box [6], lo [3], hi [3]", mask, box, lo, hi)
+    mask, box = checks.float32("mask", mask), checks.float32("box", box)
     size, count = tf.shape(mask), hi - lo
     weights = [_linear_weights(tf.range(lo[a], hi[a]), box[a], box[a + 3], size[a]) for a in range(3)]
     # Trilinear is linear along each axis in turn; in this order nothing is transposed.
@@ -147,9 +151,9 @@ def paste(masks, boxes, valid, shape):
       [Z, Y, X] float32: at each voxel the largest mask of the valid detections that hold its centre; 0 where none does.
 
     Raises:
-      ValueError: other shapes.
+      ValueError: other shapes or types.
     """
-    shape = _checked_shape(masks, boxes, valid, shape)
+    masks, boxes, shape = _checked(masks, boxes, valid, shape)
     return tf.reshape(_paste(masks, boxes, valid, shape), shape)
 
 
@@ -169,18 +173,18 @@ def label_volume(masks, boxes, valid, shape, threshold=0.5):
       [Z, Y, X] int32: d + 1 for the first valid detection d (in score order, the best) that holds the voxel, else 0.
 
     Raises:
-      ValueError: other shapes, or a threshold outside [0, 1].
+      ValueError: other shapes or types, or a threshold outside [0, 1].
     """
-    shape = _checked_shape(masks, boxes, valid, shape)
+    masks, boxes, shape = _checked(masks, boxes, valid, shape)
     checks.within("threshold", threshold, 0, 1)
     return tf.reshape(_label_volume(masks, boxes, valid, shape, threshold), shape)
 
 
-def _checked_shape(masks, boxes, valid, shape):
-    """The volume's shape as a tensor [3] int32, after the arguments have been checked."""
+def _checked(masks, boxes, valid, shape):
+    """Masks and boxes as float32 and the volume's shape as int32 tensors, after the arguments have been checked."""
     shape = tf.cast(shape, tf.int32)
     checks.shapes("masks [D, Mz, My, Mx], boxes [D, 6], valid [D], shape [3]", masks, boxes, valid, shape)
-    return shape
+    return checks.float32("masks", masks), checks.float32("boxes", boxes), shape
 
 
 _DETECTIONS = [

@@ -1,9 +1,11 @@
 """Greedy non-maximum suppression of 3D boxes, exact and tiled."""
 
+import functools
+
 import tensorflow as tf
 
 from ops import boxes as box_ops
-from ops import checks
+from ops import checks, selection
 
 # Boxes looked at together. Larger tiles mean fewer, costlier steps: the work inside a tile grows with its square.
 TILE = 512
@@ -35,11 +37,12 @@ def nms3d(boxes, scores, *, iou_threshold, max_outputs, score_threshold=None, cl
       valid: [max_outputs] bool.
 
     Raises:
-      ValueError: other shapes, iou_threshold outside [0, 1], or max_outputs not above 0.
+      ValueError: other shapes or types, iou_threshold outside [0, 1], or max_outputs not above 0.
     """
     checks.shapes("boxes [N, 6], scores [N], class_ids [N]", boxes, scores, class_ids)
     checks.within("iou_threshold", iou_threshold, 0, 1)
     checks.positive("max_outputs", max_outputs)
+    boxes, scores = checks.float32("boxes", boxes), checks.float32("scores", scores)
     if class_ids is None:
         class_ids = tf.zeros(tf.shape(scores), tf.int32)
     order = _best_first(scores, score_threshold)
@@ -67,9 +70,8 @@ def nms3d(boxes, scores, *, iou_threshold, max_outputs, score_threshold=None, cl
     initial = (tf.constant(0), tf.minimum(TILE, count), tf.zeros([0], tf.int32))
     invariants = (tf.TensorShape([]), tf.TensorShape([]), tf.TensorShape([None]))
     _, _, kept = tf.while_loop(is_open, next_tile, initial, shape_invariants=invariants)
-    padding = [[0, max_outputs - tf.size(kept)]]
-    indices, valid = tf.pad(tf.gather(order, kept), padding), tf.pad(tf.ones_like(kept, tf.bool), padding)
-    return tf.ensure_shape(indices, [max_outputs]), tf.ensure_shape(valid, [max_outputs])
+    indices, valid = tf.gather(order, kept), tf.ones_like(kept, tf.bool)
+    return selection.padded(indices, max_outputs), selection.padded(valid, max_outputs)
 
 
 def batched_nms3d(boxes, scores, *, iou_threshold, max_outputs, score_threshold=None, class_ids=None):
@@ -90,22 +92,9 @@ def batched_nms3d(boxes, scores, *, iou_threshold, max_outputs, score_threshold=
     Raises:
       ValueError: as in `nms3d`.
     """
-    checks.shapes("boxes [B, N, 6], scores [B, N], class_ids [B, N]", boxes, scores, class_ids)
-    checks.positive("max_outputs", max_outputs)
-
-    def one(volume):
-        return nms3d(
-            volume["boxes"],
-            volume["scores"],
-            iou_threshold=iou_threshold,
-            max_outputs=max_outputs,
-            score_threshold=score_threshold,
-            class_ids=volume.get("class_ids"),
-        )
-
-    volumes = {"boxes": boxes, "scores": scores} | ({} if class_ids is None else {"class_ids": class_ids})
-    signature = (tf.TensorSpec([max_outputs], tf.int32), tf.TensorSpec([max_outputs], tf.bool))
-    return tf.map_fn(one, volumes, fn_output_signature=signature)
+    select = functools.partial(nms3d, iou_threshold=iou_threshold, score_threshold=score_threshold)
+    dtypes = (tf.int32, tf.bool)
+    return selection.of_each_volume(select, boxes, scores, class_ids, max_outputs=max_outputs, dtypes=dtypes)
 
 
 def overlapping_pairs(boxes, others, iou_threshold):
@@ -125,10 +114,11 @@ def overlapping_pairs(boxes, others, iou_threshold):
       [P, 2] int64: rows of boxes and others whose IoU is larger than the threshold, in the order of the rows.
 
     Raises:
-      ValueError: other shapes or iou_threshold outside [0, 1].
+      ValueError: other shapes or types, or iou_threshold outside [0, 1].
     """
     checks.shapes("boxes [I, 6], others [J, 6]", boxes, others)
     checks.within("iou_threshold", iou_threshold, 0, 1)
+    boxes, others = checks.float32("boxes", boxes), checks.float32("others", others)
     points, offsets = _bilinear_form(boxes, iou_threshold)
     other_points, other_offsets = _bilinear_form(others, iou_threshold)
     left = tf.concat([-2.0 * points, offsets, tf.ones_like(offsets)], axis=1)

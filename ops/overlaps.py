@@ -10,6 +10,7 @@ import math
 import tensorflow as tf
 
 from ops import boxes as box_ops
+from ops import checks
 
 
 def giou(boxes_a, boxes_b):
@@ -23,7 +24,7 @@ def giou(boxes_a, boxes_b):
       [...] float32 in [-1, 1]; 0 where the box around both is empty.
 
     Raises:
-      ValueError: other shapes.
+      ValueError: other shapes or types.
     """
     shared = box_ops.intersection(boxes_a, boxes_b)
     union = box_ops.volume(boxes_a) + box_ops.volume(boxes_b) - shared
@@ -43,7 +44,7 @@ def diou(boxes_a, boxes_b):
       [...] float32 in [-1, 1]; 0 for two equal points.
 
     Raises:
-      ValueError: other shapes.
+      ValueError: other shapes or types.
     """
     return box_ops.iou(boxes_a, boxes_b) - _centre_distance(boxes_a, boxes_b)
 
@@ -62,7 +63,7 @@ def ciou(boxes_a, boxes_b):
       [...] float32 in [-2, 1].
 
     Raises:
-      ValueError: other shapes.
+      ValueError: other shapes or types.
     """
     overlap = box_ops.iou(boxes_a, boxes_b)
     angles = zip(_aspect_angles(boxes_a), _aspect_angles(boxes_b), strict=True)
@@ -88,7 +89,7 @@ def ciou_matrix(boxes_a, boxes_b):
 
 def _axes(boxes):
     """(lo, hi) of the axes z, y, x, each [...] with lo <= hi."""
-    edges = tf.unstack(boxes, num=6, axis=-1)
+    edges = tf.unstack(checks.float32("boxes", boxes), num=6, axis=-1)
     # This order of arguments gives the gradient of a tie to lo: a flat box has size 0 with gradient 0.
     return [(lo, tf.maximum(lo, hi)) for lo, hi in zip(edges[:3], edges[3:], strict=True)]
 

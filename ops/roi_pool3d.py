@@ -3,7 +3,6 @@
 import tensorflow as tf
 
 from ops import checks, roi_windows
-from ops.roi_align3d import roi_levels
 
 # Cells beyond this many from the origin count as this far away: no grid is so large, and products with a bin's number
 # stay within an int32.
@@ -25,10 +24,11 @@ def roi_pool3d(features, boxes, *, output_size, stride):
       stride: input voxels per feature cell, or three of them.
 
     Returns:
-      [B, R, P, P, P, C] of the features' type; 0, with gradient 0, where a box is empty or not finite.
+      [B, R, P, P, P, C] of the features' type; 0, with gradient 0, where a box is empty or not finite, or its grid has
+      no cells.
 
     Raises:
-      ValueError: if a shape is not as above, or a size is not positive.
+      ValueError: if a shape or a type is not as above, or a size is not positive.
     """
     stride = checks.triple("stride", stride)
     return multilevel_roi_pool3d(
@@ -51,24 +51,14 @@ def multilevel_roi_pool3d(features, boxes, *, strides, output_size, canonical_si
       canonical_level: index into features.
 
     Returns:
-      [B, R, P, P, P, C] of the features' type; 0, with gradient 0, where a box is empty or not finite.
+      [B, R, P, P, P, C] of the features' type; 0, with gradient 0, where a box is empty or not finite, or its grid has
+      no cells.
 
     Raises:
-      ValueError: if a shape is not as above, there are not L strides, the level is none of them, or a size is not
-        positive.
+      ValueError: if a shape or a type is not as above, there are not L strides, the level is none of them, or a size
+        is not positive.
     """
-    features, boxes = roi_windows.checked(features, boxes)
-    size = checks.triple("output_size", output_size)
-    levels = roi_levels(
-        boxes,
-        num_levels=len(features),
-        strides=strides,
-        canonical_size=canonical_size,
-        canonical_level=canonical_level,
-    )
-    strides = tuple(checks.triple("stride", stride) for stride in strides)
-    pooled = _pool(features, boxes, levels, strides, size)
-    return tf.ensure_shape(pooled, [*boxes.shape[:2], *size, features[0].shape[-1]])
+    return _pool(*roi_windows.checked(features, boxes, strides, output_size, canonical_size, canonical_level))
 
 
 @roi_windows.in_graph

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ops import checks
+from ops.roi_levels import roi_levels
 
 # For the windows of one chunk and for what is made of them. Smaller chunks stay in the caches and waste less on the
 # largest roi among them; larger ones start fewer kernels.
@@ -52,16 +53,42 @@ def in_graph(function):
     return call
 
 
-def checked(features, boxes):
-    """Features [B, z, y, x, C] of one or several levels and boxes [B, R, 6] as tensors; ValueError if they are not."""
+def checked(features, boxes, strides, output_size, canonical_size, canonical_level):
+    """What every pooling over a pyramid is asked for, checked.
+
+    Args:
+      features: L tensors [B, z, y, x, C] of floats, finest first.
+      boxes: [B, R, 6] float32, input voxels.
+      strides: L (z, y, x) triples.
+      output_size: P, or three of them for z, y, x.
+      canonical_size: see `roi_levels`.
+      canonical_level: see `roi_levels`.
+
+    Returns:
+      features: as tensors.
+      boxes: as a tensor.
+      levels: [B, R] int32, the level that each box reads.
+      strides: L tuples of three.
+      size: (Pz, Py, Px).
+
+    Raises:
+      ValueError: if a shape or a type is not as above, there are not L strides, the level is none of them, or a size
+        is not positive.
+    """
     features = tuple(tf.convert_to_tensor(level) for level in features)
-    boxes = tf.convert_to_tensor(boxes, tf.float32)
     if not features:
         raise ValueError("expected the features of at least one level, came none")
     for level in features:
-        expected = "finest [B, Z, Y, X, C], features [B, z, y, x, C], boxes [B, R, 6]"
-        checks.shapes(expected, features[0], level, boxes)
-    return features, boxes
+        checks.shapes("finest [B, Z, Y, X, C], features [B, z, y, x, C], boxes [B, R, 6]", features[0], level, boxes)
+    boxes, size = checks.float32("boxes", boxes), checks.triple("output_size", output_size)
+    levels = roi_levels(
+        boxes,
+        num_levels=len(features),
+        strides=strides,
+        canonical_size=canonical_size,
+        canonical_level=canonical_level,
+    )
+    return features, boxes, levels, tuple(checks.triple("stride", stride) for stride in strides), size
 
 
 def pool_pyramid(features, boxes, levels, *, strides, size, plan_axis, pool, pool_gradient):
@@ -80,7 +107,8 @@ def pool_pyramid(features, boxes, levels, *, strides, size, plan_axis, pool, poo
         gradient of the windows.
 
     Returns:
-      [B, R, Pz, Py, Px, C] of the features' type; 0, with gradient 0, where a box is empty or not finite.
+      [B, R, Pz, Py, Px, C] of the features' type; 0, with gradient 0, where a box is empty or not finite, or its level
+      has no cells.
     """
     batch, num_rois = tf.shape(boxes)[0], tf.shape(boxes)[1]
     channels, dtype = tf.shape(features[0])[-1], features[0].dtype
@@ -116,22 +144,23 @@ def pool_pyramid(features, boxes, levels, *, strides, size, plan_axis, pool, poo
 
         return tf.reshape(result, [batch, num_rois, *size, channels]), gradient
 
-    return pooled(*features)
+    return tf.ensure_shape(pooled(*features), [*boxes.shape[:2], *size, features[0].shape[-1]])
 
 
 def _plan(features, boxes, levels, strides, size, plan_axis):
-    """The Plan of all rois that are neither empty nor, by accident, infinite or NaN.
+    """The Plan of all rois that have cells to read and are neither empty nor, by accident, infinite or NaN.
 
     All levels of all volumes are laid end to end as one table of cells, so that one gather serves rois of any level.
     """
     batch, num_rois = tf.shape(boxes)[0], tf.shape(boxes)[1]
     boxes, levels = tf.reshape(tf.stop_gradient(boxes), [-1, 6]), tf.reshape(levels, [-1])
+    shapes = tf.stack([tf.shape(level)[1:4] for level in features])  # [L, 3]
+    cells_per_volume = tf.reduce_prod(shapes, axis=1)  # [L]
     is_read = tf.reduce_all(boxes[:, 3:] > boxes[:, :3], axis=-1) & tf.reduce_all(tf.math.is_finite(boxes), axis=-1)
+    is_read &= tf.gather(cells_per_volume, levels) > 0
     rois = tf.cast(tf.where(is_read)[:, 0], tf.int32)  # [M]
     boxes, levels = tf.gather(boxes, rois), tf.gather(levels, rois)
 
-    shapes = tf.stack([tf.shape(level)[1:4] for level in features])  # [L, 3]
-    cells_per_volume = tf.reduce_prod(shapes, axis=1)  # [L]
     level_starts = tf.cumsum(cells_per_volume * batch, exclusive=True)
     volumes = rois // tf.maximum(num_rois, 1)
     starts = tf.gather(level_starts, levels) + volumes * tf.gather(cells_per_volume, levels)

@@ -1,9 +1,11 @@
 """Soft non-maximum suppression of 3D boxes: an overlap lowers a score instead of dropping the box."""
 
+import functools
+
 import tensorflow as tf
 
 from ops import boxes as box_ops
-from ops import checks
+from ops import checks, selection
 
 
 def soft_nms3d(
@@ -37,7 +39,8 @@ def soft_nms3d(
       valid: [max_outputs] bool.
 
     Raises:
-      ValueError: other shapes, iou_threshold outside [0, 1], max_outputs or sigma not above 0, or an unknown method.
+      ValueError: other shapes or types, iou_threshold outside [0, 1], max_outputs or sigma not above 0, or an unknown
+        method.
     """
     checks.shapes("boxes [N, 6], scores [N], class_ids [N]", boxes, scores, class_ids)
     checks.within("iou_threshold", iou_threshold, 0, 1)
@@ -45,7 +48,7 @@ def soft_nms3d(
     checks.positive("sigma", sigma)
     if method not in ("linear", "gaussian"):
         raise ValueError(f"expected method 'linear' or 'gaussian', came {method!r}")
-    boxes = tf.convert_to_tensor(boxes)
+    boxes, scores = checks.float32("boxes", boxes), checks.float32("scores", scores)
     class_ids = tf.zeros(tf.shape(scores), tf.int32) if class_ids is None else tf.convert_to_tensor(class_ids)
     gone = -float("inf")
 
@@ -72,9 +75,8 @@ def soft_nms3d(
     initial = (tf.where(scores >= score_threshold, scores, gone), tf.zeros([0], tf.int32), tf.zeros([0]))
     invariants = (tf.TensorShape([None]),) * 3
     _, indices, taken = tf.while_loop(is_open, take_best, initial, shape_invariants=invariants)
-    padding = [[0, max_outputs - tf.size(indices)]]
     valid = tf.ones_like(indices, tf.bool)
-    return tuple(tf.ensure_shape(tf.pad(values, padding), [max_outputs]) for values in (indices, taken, valid))
+    return tuple(selection.padded(values, max_outputs) for values in (indices, taken, valid))
 
 
 def batched_soft_nms3d(boxes, scores, *, max_outputs, class_ids=None, **settings):
@@ -95,12 +97,6 @@ def batched_soft_nms3d(boxes, scores, *, max_outputs, class_ids=None, **settings
     Raises:
       ValueError: as in `soft_nms3d`.
     """
-    checks.shapes("boxes [B, N, 6], scores [B, N], class_ids [B, N]", boxes, scores, class_ids)
-    checks.positive("max_outputs", max_outputs)
-
-    def one(volume):
-        return soft_nms3d(**volume, max_outputs=max_outputs, **settings)
-
-    volumes = {"boxes": boxes, "scores": scores} | ({} if class_ids is None else {"class_ids": class_ids})
-    signature = tuple(tf.TensorSpec([max_outputs], dtype) for dtype in (tf.int32, tf.float32, tf.bool))
-    return tf.map_fn(one, volumes, fn_output_signature=signature)
+    select = functools.partial(soft_nms3d, **settings)
+    dtypes = (tf.int32, tf.float32, tf.bool)
+    return selection.of_each_volume(select, boxes, scores, class_ids, max_outputs=max_outputs, dtypes=dtypes)

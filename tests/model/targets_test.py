@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from configs.model_schema import RPN, Rois
 from model import targets
 from ops import anchors as anchor_ops
+from ops import matching
 from ops.atss import atss
 from tests import reference
 
@@ -178,7 +179,7 @@ class AnchorTargetsTest:
         valid = np.array([[True] * 3 + [False] + [True] * 3] * 2)
         whole = grid_targets(boxes, valid)
         assert whole.positive.numpy().sum(axis=1).min() > 3
-        monkeypatch.setattr(targets, "MAX_PAIRS", pairs)
+        monkeypatch.setattr(matching, "MAX_PAIRS", pairs)
         assert_same(grid_targets(boxes, valid), whole)
 
     @pytest.mark.parametrize("assignment", ["iou", "atss"])

@@ -45,17 +45,72 @@ class ShapesTest:
         with pytest.raises(ValueError, match=r"came boxes \[\?, 6\], scores \[4\], class_ids \[5\]"):
             run.get_concrete_function()
 
-    def test_unknown_shapes_pass(self):
-        @tf.function(input_signature=[tf.TensorSpec(None), tf.TensorSpec([None]), tf.TensorSpec([4])])
+    def test_unknown_sizes_pass(self):
+        @tf.function(input_signature=[tf.TensorSpec([None, 6]), tf.TensorSpec([None]), tf.TensorSpec([4])])
         def run(boxes, scores, class_ids):
             checks.shapes(SPEC, boxes, scores, class_ids)
             return tf.constant(1)
 
         assert run(tf.zeros([4, 6]), tf.zeros(4), tf.zeros(4)) == 1
 
+    def test_unknown_rank_raises(self):
+        @tf.function(input_signature=[tf.TensorSpec([None, 6]), tf.TensorSpec(None)])
+        def run(boxes, scores):
+            checks.shapes(SPEC, boxes, scores, None)
+
+        with pytest.raises(ValueError, match="expected scores of a known rank, came one of unknown rank: say how many"):
+            run.get_concrete_function()
+
     def test_list_is_refused(self):
         with pytest.raises(ValueError, match=r"^expected scores as a tensor or an array, came list$"):
             checks.shapes(SPEC, np.zeros((1, 6)), [0.5], None)
+
+
+class RankTest:
+    @pytest.mark.parametrize("shape", [(), (5,), (5, 7, 11)])
+    def test_number_of_axes(self, shape):
+        assert checks.rank("mask", np.zeros(shape)) == checks.rank("mask", tf.zeros(shape)) == len(shape)
+
+    def test_list_is_refused(self):
+        with pytest.raises(ValueError, match=r"^expected mask as a tensor or an array, came list$"):
+            checks.rank("mask", [True])
+
+
+class Float32Test:
+    def test_float32_passes_as_it_is(self):
+        tensor = tf.constant([0.1, 70000.0])
+        assert checks.float32("boxes", tensor) is tensor
+        variable = checks.float32("boxes", tf.Variable([0.1, 70000.0]))
+        np.testing.assert_array_equal(variable, tensor)
+
+    @pytest.mark.parametrize(
+        ("array", "expected"),
+        [
+            (np.float64([0.1, 1e-3]), np.float32([0.1, 1e-3])),
+            (np.int64([3, 2**24 + 1]), np.float32([3, 2**24])),
+            (np.uint8([0, 255]), np.float32([0, 255])),
+        ],
+    )
+    def test_arrays_are_rounded(self, array, expected):
+        result = checks.float32("boxes", array)
+        assert result.dtype == tf.float32
+        np.testing.assert_array_equal(result, expected)
+
+    @pytest.mark.parametrize(
+        ("value", "came"),
+        [
+            (tf.zeros([2, 6], tf.float16), "float16"),
+            (tf.zeros([2, 6], tf.bfloat16), "bfloat16"),
+            (tf.zeros([2, 6], tf.float64), "float64"),
+            (tf.zeros([2, 6], tf.int32), "int32"),
+            (np.zeros((2, 6), np.float16), "float16"),
+            (np.zeros((2, 6), bool), "bool"),
+            (np.zeros((2, 6), np.complex64), "complex64"),
+        ],
+    )
+    def test_other_types_raise(self, value, came):
+        with pytest.raises(ValueError, match=f"^expected boxes as float32, came {came}$"):
+            checks.float32("boxes", value)
 
 
 class NumbersTest:

@@ -255,6 +255,18 @@ class MaskTargetsTest:
         result = mask_targets(np.ones((2, *SHAPE), np.int32), tf.zeros([2, 0, 6]), tf.zeros([2, 0], tf.int32), SIZE)
         assert result.shape == (2, 0, *SIZE)
 
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_volume_without_voxels_gives_zeros(self, axis):
+        shape = np.array(SHAPE)
+        shape[axis] = 0
+        ids, boxes = np.zeros((2, *shape), np.int32), reference.random_boxes(np.random.default_rng(12), 6, SHAPE)
+        boxes, slots = boxes.reshape(2, 3, 6), np.int32([[0, 1, -1]] * 2)
+        compiled = tf.function(
+            lambda ids: mask_targets(ids, boxes, slots, SIZE), input_signature=[tf.TensorSpec([None] * 4, tf.int32)]
+        )
+        np.testing.assert_array_equal(compiled(ids), np.zeros((2, 3, *SIZE)))
+        np.testing.assert_array_equal(mask_targets(ids, boxes, slots, SIZE), np.zeros((2, 3, *SIZE)))
+
     def test_integer_size_means_equal_triple(self):
         rng = np.random.default_rng(9)
         ids = random_ids(rng, 4)[None]

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from ops import anchors as anchor_ops
+from ops import boxes as box_ops
 from ops import matching
 from tests import reference
 
@@ -23,6 +25,16 @@ OVERLAPS = np.array(
     np.float32,
 )
 ALL = np.array([True, True, True])
+
+
+# Anchors over a volume of 8 x 16 x 24, and truths on the grid, many of whose best anchors tie, off it, and padding.
+GRID = anchor_ops.level_anchors((4, 4, 6), (2, 4, 4), [[3, 5, 6], [2, 4, 4], [1.3, 2.7, 7.1]]).numpy()
+TRUTHS = np.float32(
+    [[2, 4, 4, 6, 12, 12], [0, 0, 0, 1, 1, 1], [1, 2, 2, 3, 6, 6], [2.3, 4.1, 7.7, 5.9, 9.2, 13.4], [np.nan] * 6,
+     [0, 0, 0, 8, 16, 24], [3.1, 9.9, 0.3, 4.7, 12.1, 23.3]]
+)  # fmt: skip
+VALID = np.array([True, True, True, True, False, True, True])
+SETTINGS = {"high": 0.4, "low": 0.2}
 
 
 def random_overlaps(rng, shape):
@@ -176,3 +188,113 @@ class MatchTest:
         overlaps, valid = np.zeros(shapes[0], np.float32), np.ones(shapes[1], bool)
         with pytest.raises(ValueError, match=re.escape(words)):
             matching.match(overlaps, valid, high=thresholds[0], low=thresholds[1])
+
+
+class MatchBoxesTest:
+    def test_hand_values(self):
+        anchors = np.float32([[0, 0, 0, 4, 6, 8], [0, 0, 2, 4, 6, 10], [4, 8, 12, 8, 14, 20], [0, 8, 0, 4, 14, 8]])
+        truths = np.float32([[0, 0, 0, 4, 6, 8], [5, 9, 13, 8, 14, 20]])
+        # IoU with the first truth 1 and 0.6, with the second 105 / 192.
+        matched, labels = matching.match_boxes(anchors, truths, ALL[:2], high=0.7, low=0.3)
+        np.testing.assert_array_equal(labels, [1, -1, 1, 0])
+        np.testing.assert_array_equal(matched[:3], [0, 0, 1])
+        _, labels = matching.match_boxes(anchors, truths, ALL[:2], high=0.7, low=0.3, low_quality=False)
+        np.testing.assert_array_equal(labels, [1, -1, -1, 0])
+
+    @pytest.mark.parametrize("low_quality", [True, False])
+    @pytest.mark.parametrize("pairs", [matching.MAX_PAIRS, 40])
+    def test_equals_reference(self, monkeypatch, pairs, low_quality):
+        monkeypatch.setattr(matching, "MAX_PAIRS", pairs)
+        settings = {"high": np.float32(0.4), "low": np.float32(0.2), "low_quality": low_quality}
+        overlaps = box_ops.iou_matrix(GRID, TRUTHS).numpy()
+        assert_matches(matching.match_boxes(GRID, TRUTHS, VALID, **settings), overlaps, VALID, **settings)
+
+    def test_the_truths_have_best_anchors_that_tie(self):
+        overlaps = box_ops.iou_matrix(GRID, TRUTHS).numpy()
+        tied = (overlaps == overlaps.max(axis=0)).sum(axis=0)
+        assert tied[0] >= 4
+        assert (tied[VALID] > 1).sum() >= 3
+
+    @pytest.mark.parametrize("low_quality", [True, False])
+    @pytest.mark.parametrize("pairs", [1, 7, 40, 500, len(GRID) * len(TRUTHS) - 1])
+    def test_chunks_change_nothing(self, monkeypatch, pairs, low_quality):
+        settings = {**SETTINGS, "low_quality": low_quality}
+        whole = matching.match_boxes(GRID, TRUTHS, VALID, **settings)
+        monkeypatch.setattr(matching, "MAX_PAIRS", pairs)
+        for ours, expected in zip(matching.match_boxes(GRID, TRUTHS, VALID, **settings), whole, strict=True):
+            np.testing.assert_array_equal(ours, expected)
+            assert ours.dtype == tf.int32
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_chunks_change_nothing_for_boxes_off_the_grid(self, monkeypatch, seed):
+        rng = np.random.default_rng(seed)
+        # Every anchor comes three times, in different chunks: each best one ties with its copies.
+        anchors = np.tile(reference.random_boxes(rng, 211, (5, 7, 11)), (3, 1))
+        truths, valid = reference.random_boxes(rng, 13, (5, 7, 11)), rng.random(13) < 0.8
+        whole = matching.match_boxes(anchors, truths, valid, high=0.9, low=0.3)
+        _, without = matching.match_boxes(anchors, truths, valid, high=0.9, low=0.3, low_quality=False)
+        assert np.sum(whole[1] == 1) >= np.sum(without == 1) + 3
+        for pairs in (13 * 5, 1000, 2500):
+            monkeypatch.setattr(matching, "MAX_PAIRS", pairs)
+            for ours, expected in zip(
+                matching.match_boxes(anchors, truths, valid, high=0.9, low=0.3), whole, strict=True
+            ):
+                np.testing.assert_array_equal(ours, expected)
+
+    @pytest.mark.parametrize("size", [1, 3, 16, 37])
+    def test_iou_of_a_pair_does_not_depend_on_its_neighbours(self, size):
+        # What the comparison with the best of all chunks rests on.
+        rng = np.random.default_rng(9)
+        anchors, truths = (reference.random_boxes(rng, num, (5, 7, 11)) for num in (211, 13))
+        parts = [box_ops.iou_matrix(anchors[start : start + size], truths) for start in range(0, 211, size)]
+        np.testing.assert_array_equal(tf.concat(parts, axis=0), box_ops.iou_matrix(anchors, truths))
+
+    @pytest.mark.parametrize("pairs", [1, 1000])
+    @pytest.mark.parametrize("low_quality", [True, False])
+    def test_nothing_to_match(self, monkeypatch, pairs, low_quality):
+        monkeypatch.setattr(matching, "MAX_PAIRS", pairs)
+        settings = {**SETTINGS, "low_quality": low_quality}
+        _, labels = matching.match_boxes(GRID, TRUTHS, VALID & False, **settings)
+        np.testing.assert_array_equal(labels, np.zeros(len(GRID)))
+        matched, labels = matching.match_boxes(GRID, TRUTHS[:0], VALID[:0], **settings)
+        np.testing.assert_array_equal(labels, np.zeros(len(GRID)))
+        assert matched.shape == (len(GRID),)
+        matched, labels = matching.match_boxes(GRID[:0], TRUTHS, VALID, **settings)
+        assert (matched.shape, labels.shape) == ((0,), (0,))
+
+    @pytest.mark.parametrize("pairs", [matching.MAX_PAIRS, 100])
+    @pytest.mark.parametrize("low_quality", [True, False])
+    def test_unknown_counts_equal_eager(self, monkeypatch, pairs, low_quality):
+        monkeypatch.setattr(matching, "MAX_PAIRS", pairs)
+        settings = {**SETTINGS, "low_quality": low_quality}
+        compiled = tf.function(
+            lambda anchors, truths, valid: matching.match_boxes(anchors, truths, valid, **settings),
+            input_signature=[tf.TensorSpec([None, 6]), tf.TensorSpec([None, 6]), tf.TensorSpec([None], tf.bool)],
+        )
+        for count, num in [(len(GRID), 7), (31, 4), (5, 0), (0, 3), (1, 1)]:
+            arguments = (GRID[:count], TRUTHS[:num], VALID[:num])
+            for graph, eager in zip(compiled(*arguments), matching.match_boxes(*arguments, **settings), strict=True):
+                np.testing.assert_array_equal(graph, eager)
+
+    def test_known_count_is_static(self, monkeypatch):
+        monkeypatch.setattr(matching, "MAX_PAIRS", 100)
+        compiled = tf.function(lambda truths, valid: matching.match_boxes(GRID, truths, valid, **SETTINGS))
+        outputs = compiled.get_concrete_function(
+            tf.TensorSpec([None, 6]), tf.TensorSpec([None], tf.bool)
+        ).structured_outputs
+        assert [tuple(output.shape) for output in outputs] == [(len(GRID),)] * 2
+
+    @pytest.mark.parametrize(
+        ("anchors", "boxes", "valid", "thresholds", "words"),
+        [
+            ((4, 6), (2, 6), (3,), (0.5, 0.3), "boxes [G, 6], valid [G]; came anchors [4, 6], boxes [2, 6], valid [3]"),
+            ((4, 5), (2, 6), (2,), (0.5, 0.3), "expected anchors [A, 6]"),
+            ((4, 6), (1, 2, 6), (2,), (0.5, 0.3), "came anchors [4, 6], boxes [1, 2, 6]"),
+            ((4, 6), (2, 6), (2,), (1.5, 0.3), "expected high in [0, 1], came 1.5"),
+            ((4, 6), (2, 6), (2,), (0.5, 0.6), "expected low in [0, 0.5], came 0.6"),
+        ],
+    )
+    def test_error_names_both_sides(self, anchors, boxes, valid, thresholds, words):
+        high, low = thresholds
+        with pytest.raises(ValueError, match=re.escape(words)):
+            matching.match_boxes(np.zeros(anchors), np.zeros(boxes), np.ones(valid, bool), high=high, low=low)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from ops import roi_windows
-from ops.roi_align3d import multilevel_roi_align3d, roi_align3d, roi_levels
+from ops.roi_align3d import multilevel_roi_align3d, roi_align3d
+from ops.roi_levels import roi_levels
 from tests import reference
 
 SHAPE = (5, 7, 11)
@@ -193,6 +194,21 @@ class RoiAlign3dTest:
         np.testing.assert_array_equal(result, np.zeros((2, 1, *OUTPUT, 3)))
         gradient = tape.gradient(loss, features)
         np.testing.assert_array_equal(tf.convert_to_tensor(gradient), np.zeros(features.shape))
+
+    @pytest.mark.parametrize("axis", [1, 2, 3])
+    def test_grid_without_cells_gives_zeros(self, axis):
+        features = tf.constant(np.delete(random_features(np.random.default_rng(24)), np.s_[:], axis=axis))
+        boxes = random_rois(np.random.default_rng(25))
+        compiled = tf.function(
+            lambda features: roi_align3d(features, boxes, output_size=OUTPUT, stride=STRIDE),
+            input_signature=[tf.TensorSpec([None, None, None, None, 3])],
+        )
+        for function in (compiled, compiled.python_function):
+            with tf.GradientTape() as tape:
+                tape.watch(features)
+                result = function(features)
+            np.testing.assert_array_equal(result, np.zeros((2, 4, *OUTPUT, 3)))
+            assert tape.gradient(result, features).shape == features.shape
 
     def test_no_boxes(self):
         features = tf.constant(random_features(np.random.default_rng(13)))
@@ -456,87 +472,6 @@ def level_features(rng, batch=2, channels=3):
     return [random_features(rng, batch, n, channels) for n in [(20, 14, 22), (10, 7, 11), (5, 4, 6)]]
 
 
-class RoiLevelsTest:
-    @pytest.mark.parametrize(
-        ("size", "level"),
-        [
-            ((16, 32, 32), 1),  # the canonical size itself
-            ((32, 64, 64), 2),
-            ((15.9, 31.9, 31.9), 0),
-            ((31.9, 63.9, 63.9), 1),
-            ((64, 32, 16), 1),  # the volume of the canonical size
-            ((30, 60, 60), 1),
-            ((33, 65, 65), 2),
-            ((15, 30, 30), 0),
-            ((8.5, 17, 17), 0),
-            ((1, 1, 1), 0),  # below the finest level
-            ((160, 320, 320), 2),  # above the coarsest
-        ],
-    )
-    def test_twice_the_size_is_one_level_up(self, size, level):
-        result = roi_levels(sized_boxes(size), num_levels=3, **LEVELS)
-        np.testing.assert_array_equal(result, [level])
-        assert result.dtype == tf.int32
-
-    def test_exact_doublings_are_safe_from_rounding(self):
-        rng = np.random.default_rng(6)
-        for canonical_size in rng.uniform(3, 100, (20, 3)):
-            sizes = np.multiply.outer([0.25, 0.5, 1.0, 2.0], canonical_size)
-            settings = {**LEVELS, "canonical_size": tuple(canonical_size.tolist()), "canonical_level": 2}
-            result = roi_levels(sized_boxes(*sizes), num_levels=3, **settings)
-            np.testing.assert_array_equal(result, [0, 1, 2, 2])
-
-    @pytest.mark.parametrize(("growth", "level"), [(1.0, 0), (1.58, 0), (1.6, 1), (2.5, 1), (2.6, 2)])
-    def test_levels_follow_the_mean_stride(self, growth, level):
-        # Strides grow along y and x alone: 2^(2/3) = 1.587 in the mean.
-        strides = [(2, 4, 4), (2, 8, 8), (2, 16, 16)]
-        result = roi_levels(
-            sized_boxes(np.array([16.0, 32, 32]) * growth),
-            num_levels=3,
-            strides=strides,
-            canonical_size=(16, 32, 32),
-            canonical_level=0,
-        )
-        np.testing.assert_array_equal(result, [level])
-
-    @pytest.mark.parametrize("axis", [0, 1, 2])
-    def test_every_axis_counts(self, axis):
-        small, large = np.array([17.0, 34, 34]), np.array([17.0, 34, 34])
-        large[axis] *= 64
-        result = roi_levels(sized_boxes(small, large), num_levels=3, **LEVELS).numpy()
-        assert result[0] == 1
-        assert result[1] == 2
-
-    def test_grows_with_the_box(self):
-        sizes = np.linspace(0.05, 8, 200)[:, None] * [16, 32, 32]
-        result = roi_levels(sized_boxes(*sizes), num_levels=3, **LEVELS).numpy()
-        assert np.all(np.diff(result) >= 0)
-        np.testing.assert_array_equal(np.unique(result), [0, 1, 2])
-
-    @pytest.mark.parametrize("axes", PERMUTATIONS)
-    def test_permuted_axes_change_nothing(self, axes):
-        rng = np.random.default_rng(0)
-        boxes = reference.random_boxes(rng, 60, (64, 128, 128))
-        permuted = {
-            "strides": [[stride[a] for a in axes] for stride in LEVELS["strides"]],
-            "canonical_size": [LEVELS["canonical_size"][a] for a in axes],
-            "canonical_level": 1,
-        }
-        result = roi_levels(reference.permute_boxes(boxes, axes), num_levels=3, **permuted)
-        np.testing.assert_array_equal(result, roi_levels(boxes, num_levels=3, **LEVELS))
-        assert len(np.unique(result)) == 3
-
-    def test_empty_and_padding_boxes_are_of_the_finest_level(self):
-        boxes = tf.constant([[0.0] * 6, [1, 2, 3, 1, 99, 99], [5, 5, 5, 1, 1, 1]])
-        np.testing.assert_array_equal(roi_levels(boxes, num_levels=3, **LEVELS), [0, 0, 0])
-
-    def test_leading_dimensions(self):
-        boxes = np.tile(sized_boxes((17, 34, 34), (1, 1, 1)), (3, 2, 1, 1))
-        result = roi_levels(boxes, num_levels=3, **LEVELS)
-        np.testing.assert_array_equal(result, np.tile([1, 0], (3, 2, 1)))
-        assert roi_levels(tf.zeros([2, 0, 6]), num_levels=3, **LEVELS).shape == (2, 0)
-
-
 class MultilevelRoiAlign3dTest:
     def test_every_roi_comes_from_its_level(self):
         rng = np.random.default_rng(1)
@@ -553,6 +488,16 @@ class MultilevelRoiAlign3dTest:
             here = levels == level
             np.testing.assert_allclose(result.numpy()[here], single.numpy()[here], atol=1e-5)
         np.testing.assert_array_equal(result[:, 7], np.zeros((2, *OUTPUT, 3)))
+
+    def test_level_without_cells_gives_zeros_and_leaves_the_others_alone(self):
+        rng = np.random.default_rng(9)
+        features, boxes = level_features(rng), random_rois(rng, 2, 15, (40, 56, 88))
+        is_of_middle = roi_levels(boxes, num_levels=3, **LEVELS).numpy() == 1
+        assert 0 < is_of_middle.sum() < is_of_middle.size
+        whole = multilevel_roi_align3d(features, boxes, output_size=OUTPUT, **LEVELS).numpy()
+        features[1] = features[1][:, :, :0]
+        result = multilevel_roi_align3d(features, boxes, output_size=OUTPUT, **LEVELS)
+        np.testing.assert_array_equal(result, np.where(is_of_middle[..., None, None, None, None], 0, whole))
 
     def test_gradient_reaches_only_the_level_of_the_roi(self):
         features = [tf.constant(f) for f in level_features(np.random.default_rng(2), batch=1)]

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ops import roi_windows
-from ops.roi_align3d import roi_levels
+from ops.roi_levels import roi_levels
 from ops.roi_pool3d import multilevel_roi_pool3d, roi_pool3d
 from tests import reference
 
@@ -155,6 +155,13 @@ class RoiPool3dTest:
         np.testing.assert_array_equal(result[:, 0], np.zeros((1, *OUTPUT, 3)))
         np.testing.assert_array_equal(result[:, 1:], others)
         np.testing.assert_array_equal(gradient_of(features, boxes[:, :1], **SETTINGS), np.zeros_like(features))
+
+    @pytest.mark.parametrize("axis", [1, 2, 3])
+    def test_grid_without_cells_gives_zeros(self, axis):
+        features = np.delete(random_features(np.random.default_rng(10)), np.s_[:], axis=axis)
+        boxes = random_rois(np.random.default_rng(11))
+        np.testing.assert_array_equal(roi_pool3d(features, boxes, **SETTINGS), np.zeros((2, 4, *OUTPUT, 3)))
+        assert gradient_of(features, boxes, **SETTINGS).shape == features.shape
 
     def test_no_boxes(self):
         features = random_features(np.random.default_rng(7))
