@@ -7,23 +7,27 @@ from model.plain import Plain
 from model.resnet import BasicBlock, Bottleneck, ResNet
 
 
-def make(config, style, **kwargs):
+def make(config, style, *, up_to=None, **kwargs):
     """Makes the backbone.
 
     Args:
       config: section `model.backbone`.
       style: section `model.style`.
+      up_to: the coarsest level that is looked at; the stages after it are not made. None for all.
       **kwargs: to the layer, its name for instance.
 
     Returns:
       A Keras layer, called as layer(volume [B, Z, Y, X, C], training) -> {level: [B, ceil(Z / stride), ..., width]} of
-      all levels of `config.strides()`, finest first; any C. Its `windows` are for model/receptive_field.py.
+      all levels of `config.strides()` up to that one, finest first; any C. Its `windows` are for
+      model/receptive_field.py.
     """
+    num_levels = len(config.strides()) if up_to is None else list(config.strides()).index(up_to) + 1
+    used = num_levels - 1 if config.kind == "resnet" else num_levels  # the first level of a ResNet is the stem's
     stages = {
-        "stage_channels": tuple(_width(config, style, channels) for channels in config.stage_channels),
-        "stage_blocks": config.stage_blocks,
-        "stage_kernels": config.stage_kernels,
-        "stage_strides": config.stage_strides,
+        "stage_channels": tuple(_width(config, style, channels) for channels in config.stage_channels[:used]),
+        "stage_blocks": config.stage_blocks[:used],
+        "stage_kernels": config.stage_kernels[:used],
+        "stage_strides": config.stage_strides[:used],
         "dropout": config.dropout,
         "style": style,
     }

@@ -39,7 +39,7 @@ class MaskRCNN(tf.keras.Model):
         self.strides = config.strides()
         self._make_anchors(config.anchors)
         style, fpn = config.style, config.fpn
-        self.backbone = backbone.make(config.backbone, style, name="backbone")
+        self.backbone = backbone.make(config.backbone, style, up_to=fpn.levels[-1], name="backbone")
         self.fpn = FPN(
             fpn.channels,
             {level: config.backbone.strides()[level] for level in fpn.levels},

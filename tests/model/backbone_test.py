@@ -55,6 +55,18 @@ class MakeTest:
         assert list(levels) == sorted(levels)
 
     @pytest.mark.parametrize("kind", KINDS)
+    def test_stages_after_the_last_level_that_is_used_are_not_made(self, kind):
+        whole = backbone.make(KINDS[kind], STYLE, name="net")
+        part = backbone.make(KINDS[kind], STYLE, up_to=1 if kind == "plain" else 2, name="net")
+        volume = random(1, 5, 7, 11, 2)
+        levels, last = list(whole(volume)), list(part(volume))
+        assert last == levels[:-1]
+        assert {level: part.windows[level] for level in last} == {level: whole.windows[level] for level in last}
+        names = [variable.name for variable in whole.weights if f"c{levels[-1]}_" not in variable.name]
+        assert [variable.name for variable in part.weights] == names
+        assert len(names) < len(whole.weights)
+
+    @pytest.mark.parametrize("kind", KINDS)
     def test_outputs_are_rectified_and_alive(self, kind):
         for output in backbone.make(KINDS[kind], STYLE)(random(1, 4, 8, 12, 1)).values():
             assert np.all(output.numpy() >= 0.0)
