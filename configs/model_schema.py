@@ -204,7 +204,7 @@ class RPN:
     cross_boundary: bool = True  # whether anchors that reach beyond the patch take part in training
     sampling: str = "balanced"
     hard_negative_pool: int = 20  # of sampling hard_negative: drawn from so many times as many of the best-scored
-    num_samples: int = 128  # anchors per volume in the loss
+    num_samples: int = 128  # anchors per volume in the loss; twice as many as there are: all, as focal loss wants it
     positive_fraction: float = 0.5
     pre_nms_top_k: int = 512  # per level
     post_nms_top_k: int = 128  # P

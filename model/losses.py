@@ -131,7 +131,10 @@ def attribute_loss(predictions, attributes, rois, *, attribute_head):
 
 
 def keypoint_loss(logits, points, points_valid, rois):
-    """Cross-entropy over all bins of a heat map (He et al. 2017), averaged over the landmarks inside their rois.
+    """How far heat maps are from those of the landmarks, averaged over the landmarks inside their rois.
+
+    The softmax over all bins of He et al. 2017, with the bins around a landmark instead of one of them; see
+    `keypoints.to_heat_maps`. What no heat map can do without, the entropy of these, is taken off.
 
     Args:
       logits: [B, R, N, z, y, x] float32.
@@ -144,8 +147,9 @@ def keypoint_loss(logits, points, points_valid, rois):
     """
     own, is_object = _of_rois(points, rois)
     own_valid, _ = _of_rois(points_valid, rois)
-    bins, inside = keypoints.to_bins(own, own_valid & is_object[..., tf.newaxis], rois.boxes, logits.shape[3:])
-    return {"keypoint": losses.softmax_cross_entropy(keypoints.flatten(logits), bins, inside)}
+    counts = own_valid & is_object[..., tf.newaxis]
+    targets, inside = keypoints.to_heat_maps(own, counts, rois.boxes, logits.shape[3:])
+    return {"keypoint": losses.softmax_divergence(keypoints.flatten(logits), keypoints.flatten(targets), inside)}
 
 
 def l2_loss(kernels, batch_size):

@@ -47,8 +47,13 @@ def from_ids(ids, num_instances):
     return tf.reshape(points, [*shape, 3]), tf.reshape(valid, shape)
 
 
-def to_bins(points, valid, boxes, size):
-    """The bin of a roi's heat map that holds each landmark.
+def to_heat_maps(points, valid, boxes, size):
+    """The heat map that a roi should have for each landmark: the bins around it share it.
+
+    Along each axis the two bins whose centres are next to the landmark divide it as in linear interpolation; the
+    outermost bin has what lies beyond its centre. A single bin, as in He et al. 2017, would leap to the next one
+    where a landmark lies on the border of two. The middle of a roi with an even number of bins is such a border, and
+    there the landmarks of symmetric objects are: no head can say which bin it is.
 
     Args:
       points: [B, R, N, 3] float32, voxels.
@@ -57,7 +62,7 @@ def to_bins(points, valid, boxes, size):
       size: bins of a heat map along an axis, or three of them for z, y, x.
 
     Returns:
-      bins: [B, R, N] int32 into the flattened heat map, x fastest; 0 where the landmark is not inside.
+      heat_maps: [B, R, N, z, y, x] float32 in [0, 1] of sum 1; all in the first bin where the landmark is not inside.
       inside: [B, R, N] bool, whether a valid landmark lies in the half-open box.
 
     Raises:
@@ -65,12 +70,16 @@ def to_bins(points, valid, boxes, size):
     """
     size = checks.triple("size", size)
     checks.shapes("points [B, R, N, 3], valid [B, R, N], boxes [B, R, 6]", points, valid, boxes)
+    points, boxes = checks.float32("points", points), checks.float32("boxes", boxes)
     lo, hi = boxes[:, :, tf.newaxis, :3], boxes[:, :, tf.newaxis, 3:]
     inside = valid & tf.reduce_all((points >= lo) & (points < hi), axis=-1)
     share = tf.where(inside[..., tf.newaxis], tf.math.divide_no_nan(points - lo, hi - lo), 0.0)
-    # A share just below 1 may round to 1.
-    z, y, x = (tf.minimum(tf.cast(share[..., axis] * size[axis], tf.int32), size[axis] - 1) for axis in range(3))
-    return (z * size[1] + y) * size[2] + x, inside
+    per_axis = []
+    for axis, bins in enumerate(size):
+        # In bins, from the centre of the first.
+        place = tf.clip_by_value(bins * share[..., axis, tf.newaxis] - 0.5, 0.0, bins - 1.0)
+        per_axis.append(tf.nn.relu(1.0 - tf.abs(place - tf.range(bins, dtype=tf.float32))))
+    return tf.einsum("brnz,brny,brnx->brnzyx", *per_axis), inside
 
 
 def from_heat_maps(logits, boxes):
@@ -86,7 +95,7 @@ def from_heat_maps(logits, boxes):
     Returns:
       points: [B, R, N, 3] float32, voxels, at most half a bin from the centre of the likeliest, the first of equal
         ones; along an axis where that is an outermost one, its centre.
-      scores: [B, R, N] float32 in [0, 1], the probability of that bin.
+      scores: [B, R, N] float32 in [0, 1], the probability of that bin and its neighbours, which share a landmark.
 
     Raises:
       ValueError: other shapes.
@@ -94,16 +103,19 @@ def from_heat_maps(logits, boxes):
     checks.shapes("logits [B, R, N, z, y, x], boxes [B, R, 6]", logits, boxes)
     flat, size = flatten(logits), tuple(logits.shape[3:])
     best = tf.argmax(flat, axis=-1, output_type=tf.int32)
-    places = []
+    places, near = [], []
     for axis, step in enumerate((size[1] * size[2], size[2], 1)):
         cell = best // step % size[axis]
+        near.append(tf.cast(tf.abs(tf.range(size[axis]) - cell[..., tf.newaxis]) <= 1, tf.float32))
         places.append((tf.cast(cell, tf.float32) + 0.5 + _shift(flat, best, step, cell, size[axis])) / size[axis])
     lo, hi = boxes[:, :, tf.newaxis, :3], boxes[:, :, tf.newaxis, 3:]
-    return lo + (hi - lo) * tf.stack(places, axis=-1), tf.reduce_max(tf.nn.softmax(flat), axis=-1)
+    probabilities = tf.reshape(tf.nn.softmax(flat), tf.shape(logits))
+    scores = tf.einsum("brnzyx,brnz,brny,brnx->brn", probabilities, *near)
+    return lo + (hi - lo) * tf.stack(places, axis=-1), tf.minimum(scores, 1.0)
 
 
 def flatten(logits):
-    """Heat maps [B, R, N, z, y, x] -> [B, R, N, z * y * x], x fastest, as `to_bins` counts."""
+    """Heat maps [B, R, N, z, y, x] -> [B, R, N, z * y * x], x fastest."""
     z, y, x = logits.shape[3:]
     return tf.reshape(logits, tf.concat([tf.shape(logits)[:3], [z * y * x]], axis=0))
 

@@ -59,6 +59,26 @@ def softmax_cross_entropy(logits, class_ids, mask, *, class_weights=None):
     return masked.mean(loss, mask, _item_weights(class_weights, class_ids, logits.shape[-1]))
 
 
+def softmax_divergence(logits, targets, mask):
+    """Kullback-Leibler divergence of a softmax from what it should be: cross-entropy above the least there can be.
+
+    Args:
+      logits: [B, ..., K] float32.
+      targets: [B, ..., K] float32, at least 0 and of sum 1.
+      mask: [B, ...] bool, the items that count.
+
+    Returns:
+      [B] float32; 0 where the softmax equals the target.
+
+    Raises:
+      ValueError: shapes that differ.
+    """
+    expected = "logits [B, ..., K], targets [B, ..., K], mask [B, ...]"
+    logits, targets, mask = masked.inputs(expected, logits, targets, mask)
+    loss = tf.math.xlogy(targets, targets) - targets * tf.nn.log_softmax(logits)
+    return masked.mean(tf.reduce_sum(loss, axis=-1), mask)
+
+
 def softmax_focal(logits, class_ids, mask, *, gamma, class_weights=None):
     """Cross-entropy of each item times (1 - p)^gamma, p being the probability of the right class (Lin et al. 2017).
 
@@ -104,7 +124,7 @@ def focal(logits, targets, mask, *, alpha, gamma):
     """
     checks.within("alpha", alpha, 0, 1)
     checks.within("gamma", gamma, 0, math.inf)
-    has_classes = tf.convert_to_tensor(logits).shape.rank == tf.convert_to_tensor(mask).shape.rank + 1
+    has_classes = checks.rank("logits", logits) == checks.rank("mask", mask) + 1
     axes = "[B, ..., K]" if has_classes else "[B, ...]"
     logits, targets, mask = masked.inputs(f"logits {axes}, targets {axes}, mask [B, ...]", logits, targets, mask)
     missed, raised = tf.nn.softplus(-logits), tf.nn.softplus(logits)  # -log(p), -log(1 - p)

@@ -462,6 +462,15 @@ def softmax_cross_entropy(logits, class_ids, mask, *, class_weights=None):
     return softmax_focal(logits, class_ids, mask, gamma=0.0, class_weights=class_weights)
 
 
+def softmax_divergence(logits, targets, mask):
+    def item(index):
+        row = np.float64(logits[index])
+        log_p = row - row.max() - math.log(np.exp(row - row.max()).sum())
+        return sum(t * (math.log(t) - q) for t, q in zip(np.float64(targets[index]), log_p, strict=True) if t > 0)
+
+    return masked_mean(item, mask)
+
+
 def softmax_focal(logits, class_ids, mask, *, gamma, class_weights=None):
     def item(index):
         row = np.float64(logits[index])
@@ -567,21 +576,27 @@ def instance_keypoints(ids, num):
     return points, valid
 
 
-def keypoint_bins(points, valid, boxes, size):
-    """Flat index [B, R, N] of the cell of a grid over the box that holds each landmark, and whether one does."""
-    bins, inside = np.zeros(valid.shape, int), np.zeros(valid.shape, bool)
+def keypoint_heat_maps(points, valid, boxes, size):
+    """Weight [B, R, N, z, y, x] of each cell of a grid over the box where values given at the centres are interpolated
+    at each landmark, and whether it is inside; the first cell has all where it is not.
+    """
+    maps, inside = np.zeros((*valid.shape, *size)), np.zeros(valid.shape, bool)
     for b, r, n in np.ndindex(*valid.shape):
-        lo, hi = np.float64(boxes[b, r, :3]), np.float64(boxes[b, r, 3:])
-        for flat, cell in enumerate(np.ndindex(*size)):
-            start = lo + (hi - lo) * np.array(cell) / size
-            stop = lo + (hi - lo) * (np.array(cell) + 1) / size
-            if valid[b, r, n] and np.all(points[b, r, n] >= start) and np.all(points[b, r, n] < stop):
-                bins[b, r, n], inside[b, r, n] = flat, True
-    return bins, inside
+        lo, hi, point = np.float64(boxes[b, r, :3]), np.float64(boxes[b, r, 3:]), points[b, r, n]
+        inside[b, r, n] = valid[b, r, n] and np.all(point >= lo) and np.all(point < hi)
+        for cell in np.ndindex(*size):
+            weight = float(inside[b, r, n])
+            for d in range(3):
+                centres = lo[d] + (hi[d] - lo[d]) * (np.arange(size[d]) + 0.5) / size[d]
+                weight *= np.interp(point[d], centres, np.eye(size[d])[cell[d]])
+            maps[(b, r, n, *cell)] = weight if inside[b, r, n] else cell == (0, 0, 0)
+    return maps, inside
 
 
 def heat_map_peaks(logits, boxes):
-    """Top [B, R, N, 3] of parabolas through the largest cell of each heat map, and its share [B, R, N] of a softmax."""
+    """Top [B, R, N, 3] of parabolas through the largest cell of each heat map, and the share [B, R, N] that this cell
+    and its neighbours have of a softmax.
+    """
     points, scores = np.zeros((*logits.shape[:3], 3)), np.zeros(logits.shape[:3])
     for b, r, n in np.ndindex(*scores.shape):
         lo, hi = np.float64(boxes[b, r, :3]), np.float64(boxes[b, r, 3:])
@@ -595,5 +610,6 @@ def heat_map_peaks(logits, boxes):
                 a, slope, _ = np.polyfit([-1, 0, 1], np.float64(line), 2)
                 place[axis] -= slope / (2 * a)
         points[b, r, n] = lo + (hi - lo) * place / weights.shape
-        scores[b, r, n] = weights[peak] / weights.sum()
+        around = tuple(slice(max(cell - 1, 0), cell + 2) for cell in peak)
+        scores[b, r, n] = weights[around].sum() / weights.sum()
     return points, scores

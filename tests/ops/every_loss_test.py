@@ -98,8 +98,21 @@ class EveryLossTest:
         assert result.dtype == tf.float32
         np.testing.assert_array_equal(result, function(predictions.astype(np.float32), targets, mask))
         for dtype in (tf.float16, tf.float64):
-            with pytest.raises(ValueError, match=f"requested dtype float32 for Tensor with dtype {dtype.name}"):
+            with pytest.raises(ValueError, match=f"expected predictions as float32, came {dtype.name}"):
                 function(tf.constant(predictions, dtype), targets, mask)
+
+    def test_unknown_rank_raises(self, case):
+        function, _, predictions, targets, mask = set_up(case, 11)
+        for place, name in [(0, r"\w+"), (2, "mask")]:
+            arguments = [predictions, targets, mask]
+            spec = tf.TensorSpec(None, tf.bool if name == "mask" else tf.float32)
+
+            @tf.function(input_signature=[spec])
+            def run(tensor, arguments=arguments, place=place):
+                return function(*arguments[:place], tensor, *arguments[place + 1 :])
+
+            with pytest.raises(ValueError, match=f"expected {name} of a known rank, came one of unknown rank"):
+                run.get_concrete_function()
 
     def test_shapes_that_differ_raise_with_both(self, case):
         function, _, predictions, targets, mask = set_up(case, 10)

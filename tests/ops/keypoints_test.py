@@ -157,16 +157,17 @@ class FromIdsTest:
             keypoints.from_ids(np.zeros((1, *SHAPE), np.int32), 0)
 
 
-class ToBinsTest:
+class ToHeatMapsTest:
     @pytest.mark.parametrize(
         ("point", "expected"),
-        [
-            ((0, 10, 20), 0),
-            ((1.99, 10, 20), 0),
-            ((2, 10, 20), 12),  # second bin along z: 3 * 4 further
-            ((0, 13, 20), 4),
-            ((0, 10, 25), 1),
-            ((3.99, 18.99, 39.99), 23),
+        [  # bins of 2 x 3 x 5 voxels
+            ((1, 11.5, 22.5), {(0, 0, 0): 1}),  # the centre of the first
+            ((0, 10, 20), {(0, 0, 0): 1}),  # beyond it
+            ((3.99, 18.99, 39.99), {(1, 2, 3): 1}),
+            ((3, 14.5, 27.5), {(1, 1, 1): 1}),
+            ((2, 14.5, 27.5), {(0, 1, 1): 0.5, (1, 1, 1): 0.5}),  # on a border
+            ((3, 14.5, 28.5), {(1, 1, 1): 0.8, (1, 1, 2): 0.2}),
+            ((2, 13, 28.5), {(z, y, x): (0.2, 0.05)[x - 1] for z in (0, 1) for y in (0, 1) for x in (1, 2)}),
             ((4, 12, 24), None),  # half-open
             ((0, 19, 20), None),
             ((0, 9.99, 20), None),
@@ -177,50 +178,65 @@ class ToBinsTest:
     )
     def test_hand_values(self, point, expected):
         box = np.float32([[[0, 10, 20, 4, 19, 40]]])
-        bins, inside = keypoints.to_bins(np.float32([[[point]]]), np.array([[[True]]]), box, SIZE)
+        maps, inside = keypoints.to_heat_maps(np.float32([[[point]]]), np.array([[[True]]]), box, SIZE)
         assert inside.numpy().item() == (expected is not None)
-        assert bins.numpy().item() == (expected or 0)
-        assert bins.dtype == tf.int32
+        assert maps.dtype == tf.float32
+        whole = np.zeros(SIZE)
+        for cell, share in (expected or {(0, 0, 0): 1}).items():
+            whole[cell] = share
+        np.testing.assert_allclose(maps[0, 0, 0], whole, atol=1e-6)
+
+    def test_a_symmetric_object_in_a_box_that_shakes_has_maps_that_do_not_leap(self):
+        ids = np.zeros((1, *SHAPE), np.int32)
+        ids[0, 1:5, 2:6, 3:9] = 1
+        points, valid = keypoints.from_ids(ids, 1)
+        maps = []
+        for shake in (-1e-3, 1e-3):
+            box = np.float32([[[1, 2, 3, 5, 6, 9]]]) + np.float32(shake)
+            maps.append(keypoints.to_heat_maps(points, valid, box, (4, 6, 8))[0].numpy())
+        np.testing.assert_allclose(maps[0], maps[1], atol=0.01)
+        np.testing.assert_allclose(maps[0][0, 0, 0, 1:3, 2:4, 3:5], np.full((2, 2, 2), 1 / 8), atol=0.01)
 
     @pytest.mark.parametrize("seed", range(3))
     def test_equals_reference(self, seed):
         points, valid, boxes = random_rois(np.random.default_rng(seed))
-        bins, inside = keypoints.to_bins(points, valid, boxes, SIZE)
-        expected_bins, expected_inside = reference.keypoint_bins(points, valid, boxes, SIZE)
+        maps, inside = keypoints.to_heat_maps(points, valid, boxes, SIZE)
+        expected_maps, expected_inside = reference.keypoint_heat_maps(points, valid, boxes, SIZE)
         assert 0 < expected_inside.sum() < valid.sum() < valid.size
         np.testing.assert_array_equal(inside, expected_inside)
-        np.testing.assert_array_equal(bins, expected_bins)
+        np.testing.assert_allclose(maps, expected_maps, atol=1e-5)
 
     @pytest.mark.parametrize("axes", PERMUTATIONS)
     def test_permuted_axes(self, axes):
         points, valid, boxes = random_rois(np.random.default_rng(3))
-        bins, inside = keypoints.to_bins(points, valid, boxes, SIZE)
-        size = [SIZE[a] for a in axes]
-        permuted, permuted_inside = keypoints.to_bins(
-            points[..., list(axes)], valid, reference.permute_boxes(boxes, axes), size
+        maps, inside = keypoints.to_heat_maps(points, valid, boxes, SIZE)
+        permuted, permuted_inside = keypoints.to_heat_maps(
+            points[..., list(axes)], valid, reference.permute_boxes(boxes, axes), [SIZE[a] for a in axes]
         )
-        cells = np.stack(np.unravel_index(bins.numpy(), SIZE))[list(axes)]
         np.testing.assert_array_equal(permuted_inside, inside)
-        np.testing.assert_array_equal(permuted, np.where(inside, np.ravel_multi_index(tuple(cells), size), 0))
+        np.testing.assert_allclose(permuted, np.transpose(maps, (0, 1, 2, *(a + 3 for a in axes))), atol=1e-6)
 
     def test_one_size_stands_for_three(self):
         points, valid, boxes = random_rois(np.random.default_rng(4))
-        for ours, theirs in zip(
-            keypoints.to_bins(points, valid, boxes, 5), keypoints.to_bins(points, valid, boxes, (5, 5, 5)), strict=True
-        ):
+        one, three = (keypoints.to_heat_maps(points, valid, boxes, size) for size in (5, (5, 5, 5)))
+        for ours, theirs in zip(one, three, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
     def test_nothing_is_inside_an_empty_box(self):
         points = np.ones((1, 1, 2, 3), np.float32)
         for box in ([1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 5, 5], [0] * 6):
-            bins, inside = keypoints.to_bins(points, np.ones((1, 1, 2), bool), np.float32([[box]]), SIZE)
+            maps, inside = keypoints.to_heat_maps(points, np.ones((1, 1, 2), bool), np.float32([[box]]), SIZE)
             np.testing.assert_array_equal(inside, [[[False, False]]])
-            np.testing.assert_array_equal(bins, [[[0, 0]]])
+            np.testing.assert_array_equal(maps[0, 0, :, 0, 0, 0], [1, 1])
+            np.testing.assert_array_equal(np.sum(maps, (3, 4, 5)), [[[1, 1]]])
 
     @pytest.mark.parametrize("shape", [(0, 3, 2), (2, 0, 2), (2, 3, 0)])
     def test_no_landmarks(self, shape):
-        bins, inside = keypoints.to_bins(np.zeros((*shape, 3)), np.zeros(shape, bool), np.zeros((*shape[:2], 6)), SIZE)
-        assert bins.shape == inside.shape == shape
+        maps, inside = keypoints.to_heat_maps(
+            np.zeros((*shape, 3)), np.zeros(shape, bool), np.zeros((*shape[:2], 6)), SIZE
+        )
+        assert maps.shape == (*shape, *SIZE)
+        assert inside.shape == shape
 
     @hypothesis.settings(deadline=None, max_examples=50, derandomize=True)
     @hypothesis.given(
@@ -228,12 +244,13 @@ class ToBinsTest:
         size=st.floats(0, 1e6, width=32),
         share=st.floats(0, 1),
     )
-    def test_bins_of_any_box_are_in_range(self, lo, size, share):
+    def test_maps_of_any_box_sum_to_one(self, lo, size, share):
         box = np.full((1, 1, 6), lo, np.float32)
         box[..., 3:] += np.float32(size)
         point = (box[..., :3] + np.float32(share) * (box[..., 3:] - box[..., :3]))[:, :, None]
-        bins, inside = keypoints.to_bins(point, np.ones((1, 1, 1), bool), box, SIZE)
-        assert 0 <= bins.numpy().item() < 24
+        maps, inside = keypoints.to_heat_maps(point, np.ones((1, 1, 1), bool), box, SIZE)
+        assert np.min(maps) >= 0
+        np.testing.assert_allclose(np.sum(maps), 1, rtol=1e-5)
         assert inside.numpy().item() == bool(np.all((point >= box[..., :3]) & (point < box[..., 3:])))
 
     def test_unknown_shape_equals_eager(self):
@@ -243,17 +260,17 @@ class ToBinsTest:
             tf.TensorSpec([None, None, None], tf.bool),
             tf.TensorSpec([None, None, 6]),
         ]
-        function = tf.function(lambda *args: keypoints.to_bins(*args, SIZE), input_signature=specs)
-        eager = keypoints.to_bins(points, valid, boxes, SIZE)
+        function = tf.function(lambda *args: keypoints.to_heat_maps(*args, SIZE), input_signature=specs)
+        eager = keypoints.to_heat_maps(points, valid, boxes, SIZE)
         for ours, theirs in zip(function(points, valid, boxes), eager, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
     def test_wrong_input_raises(self):
         points, valid, boxes = random_rois(np.random.default_rng(6))
         with pytest.raises(ValueError, match=r"expected points \[B, R, N, 3\], .*came points \[2, 4, 3, 2\]"):
-            keypoints.to_bins(points[..., :2], valid, boxes, SIZE)
+            keypoints.to_heat_maps(points[..., :2], valid, boxes, SIZE)
         with pytest.raises(ValueError, match="expected size as one number above 0 or three"):
-            keypoints.to_bins(points, valid, boxes, (2, 3))
+            keypoints.to_heat_maps(points, valid, boxes, (2, 3))
 
 
 class FromHeatMapsTest:
@@ -262,7 +279,8 @@ class FromHeatMapsTest:
         logits[0, 0, 0, 1, 0, 2] = np.log(23.0)  # as likely as all others together
         points, scores = keypoints.from_heat_maps(logits, np.float32([[[0, 10, 20, 4, 19, 40]]]))
         np.testing.assert_allclose(points, [[[[3, 11.5, 32.5], [1, 11.5, 22.5]]]], rtol=1e-6)
-        np.testing.assert_allclose(scores, [[[0.5, 1 / 24]]], rtol=1e-5)
+        # Around the cell there are 2 x 2 x 3 cells; 2 x 2 x 2 around the first one.
+        np.testing.assert_allclose(scores, [[[(23 + 11) / 46, 8 / 24]]], rtol=1e-5)
 
     @pytest.mark.parametrize("place", [(2.5, 3.1, 4.4), (1.5, 4.49, 2.01), (3.0, 3.9, 8.5)])
     def test_the_top_of_a_gaussian_is_found_between_the_bins(self, place):
@@ -273,14 +291,15 @@ class FromHeatMapsTest:
         points, scores = keypoints.from_heat_maps(np.float32(logits)[None, None, None], box)
         expected = [2 * place[0], 10 + 3 * place[1], 20 + place[2]]
         np.testing.assert_allclose(points[0, 0, 0], expected, rtol=1e-4)
-        np.testing.assert_allclose(scores[0, 0, 0], np.exp(logits).max() / np.exp(logits).sum(), rtol=1e-4)
+        around = np.all(np.abs(centres - np.floor(place) - 0.5) <= 1, axis=-1)
+        np.testing.assert_allclose(scores[0, 0, 0], np.exp(logits)[around].sum() / np.exp(logits).sum(), rtol=1e-4)
 
     def test_two_bins_that_share_a_landmark_have_it_between_them(self):
         logits = np.full((1, 1, 1, *SIZE), -9.0, np.float32)
         logits[..., 1, 1, 1:3] = 4.0
         points, scores = keypoints.from_heat_maps(logits, np.float32([[[0, 10, 20, 4, 19, 40]]]))
         np.testing.assert_allclose(points, [[[[3, 14.5, 30]]]], rtol=1e-5)
-        np.testing.assert_allclose(scores, [[[0.5]]], rtol=1e-3)
+        np.testing.assert_allclose(scores, [[[1]]], rtol=1e-3)
 
     @pytest.mark.parametrize("seed", range(3))
     def test_equals_reference(self, seed):
@@ -291,23 +310,37 @@ class FromHeatMapsTest:
         np.testing.assert_allclose(points, expected_points, rtol=1e-5)
         np.testing.assert_allclose(scores, expected_scores, rtol=1e-5)
 
-    def test_is_the_inverse_of_to_bins(self):
-        bins = np.random.default_rng(0).integers(0, 24, (2, 4, 3))
+    def test_the_centre_of_a_bin_returns_from_its_heat_map(self):
+        cells = np.random.default_rng(0).integers(0, SIZE, (2, 4, 3, 3))
         boxes = random_rois(np.random.default_rng(1))[2]
-        logits = 50.0 * np.eye(24, dtype=np.float32)[bins].reshape(2, 4, 3, *SIZE)
-        points, scores = keypoints.from_heat_maps(logits, boxes)
-        found, inside = keypoints.to_bins(points, np.ones((2, 4, 3), bool), boxes, SIZE)
-        np.testing.assert_array_equal(found, bins)
+        lo, hi = boxes[:, :, None, :3], boxes[:, :, None, 3:]
+        points = (lo + (hi - lo) * (cells + 0.5) / SIZE).astype(np.float32)
+        maps, inside = keypoints.to_heat_maps(points, np.ones((2, 4, 3), bool), boxes, SIZE)
         assert inside.numpy().all()
-        np.testing.assert_allclose(scores, np.ones((2, 4, 3)), rtol=1e-5)
+        found, scores = keypoints.from_heat_maps(np.log(maps.numpy() + 1e-4), boxes)
+        np.testing.assert_allclose(found, points, atol=1e-3)
+        np.testing.assert_allclose(scores, np.ones((2, 4, 3)), rtol=0.01)
 
     def test_a_landmark_returns_within_half_a_bin(self):
         points, valid, boxes = random_rois(np.random.default_rng(2), rois=20)
-        bins, inside = keypoints.to_bins(points, valid, boxes, SIZE)
-        logits = np.eye(24, dtype=np.float32)[bins.numpy()].reshape(2, 20, 3, *SIZE)
-        found, _ = keypoints.from_heat_maps(logits, boxes)
+        maps, inside = keypoints.to_heat_maps(points, valid, boxes, SIZE)
+        found, _ = keypoints.from_heat_maps(np.log(maps.numpy() + 1e-4), boxes)
         half = 0.5 * (boxes[..., 3:] - boxes[..., :3]) / SIZE
         assert np.all((np.abs(found - points) <= 1.001 * half[:, :, None])[inside.numpy()])
+
+    def test_the_score_of_a_landmark_does_not_depend_on_its_place_between_the_bins(self):
+        box = np.float32([[[0, 0, 0, 2, 3, 4]]])
+        points = np.random.default_rng(4).uniform(0, 2, (1, 1, 50, 3)).astype(np.float32)
+        maps, _ = keypoints.to_heat_maps(points, np.ones((1, 1, 50), bool), box, SIZE)
+        _, scores = keypoints.from_heat_maps(np.log(maps.numpy() + 1e-6), box)
+        np.testing.assert_allclose(scores, np.ones((1, 1, 50)), rtol=1e-4)
+
+    def test_a_landmark_between_the_outermost_centres_returns_within_a_quarter_of_a_bin(self):
+        box, size = np.float32([[[0, 0, 0, 7, 7, 7]]]), (7, 7, 7)
+        points = np.random.default_rng(3).uniform(1.5, 5.5, (1, 1, 200, 3)).astype(np.float32)
+        maps, _ = keypoints.to_heat_maps(points, np.ones((1, 1, 200), bool), box, size)
+        found, _ = keypoints.from_heat_maps(np.log(maps.numpy() + 1e-4), box)
+        assert np.abs(found - points).max() < 1 / 4
 
     @pytest.mark.parametrize("axes", PERMUTATIONS)
     def test_permuted_axes(self, axes):

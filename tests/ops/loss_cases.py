@@ -27,6 +27,14 @@ def softmax_case(rng):
     return rng.normal(0, 3, (3, 5, 4)), class_ids, masks(rng, (3, 5))
 
 
+def distribution_case(rng):
+    """Targets that sum to 1, some of them 0."""
+    targets = rng.random((3, 5, 4)) * (rng.random((3, 5, 4)) < 0.7)
+    targets[..., 0] += 0.1
+    targets /= targets.sum(-1, keepdims=True)
+    return rng.normal(0, 3, (3, 5, 4)), targets.astype(np.float32), masks(rng, (3, 5))
+
+
 def classes_case(rng):
     """One-hot targets, all 0 for background."""
     class_ids = rng.integers(0, 4, (3, 5))
@@ -54,6 +62,7 @@ CASES = {
     "weighted sigmoid": ("sigmoid_cross_entropy", sigmoid_case, {"class_weights": (0.5, 3.0)}),
     "softmax": ("softmax_cross_entropy", softmax_case, {}),
     "weighted softmax": ("softmax_cross_entropy", softmax_case, {"class_weights": [0.1, 1.0, 2.0, 4.0]}),
+    "divergence": ("softmax_divergence", distribution_case, {}),
     "softmax focal": ("softmax_focal", softmax_case, {"gamma": 2.0}),
     "softmax focal, small gamma": ("softmax_focal", softmax_case, {"gamma": 0.5, "class_weights": (1, 2, 0, 1)}),
     "focal": ("focal", sigmoid_case, {"alpha": 0.25, "gamma": 2.0}),

@@ -167,6 +167,32 @@ class SoftmaxCrossEntropyTest:
             )
 
 
+class SoftmaxDivergenceTest:
+    @pytest.mark.parametrize(
+        ("logits", "targets", "mask", "expected"),
+        [
+            ([[0.0, 0, 0]], [[0.0, 0, 1]], [True], math.log(3)),
+            ([[0.0, 0, 0]], [[0.5, 0.5, 0]], [True], math.log(3) - math.log(2)),
+            ([[0.0, 0, math.log(2)]], [[0.25, 0.25, 0.5]], [True], 0.0),
+            ([[0.0, 0, 0], [0, 0, math.log(2)]], [[1.0, 0, 0], [0, 0, 1]], [True, True], math.log(6) / 2),
+            ([[0.0, 0, 0], [9, 0, 0]], [[1.0, 0, 0], [0, 0, 1]], [True, False], math.log(3)),
+            ([[1e3, 0, -1e3]], [[1.0, 0, 0]], [True], 0.0),
+        ],
+    )
+    def test_hand_values(self, logits, targets, mask, expected):
+        result = losses.softmax_divergence(tf.constant([logits]), tf.constant([targets]), tf.constant([mask]))
+        np.testing.assert_allclose(result, [expected], rtol=1e-5, atol=1e-7)
+
+    def test_of_one_right_class_is_the_cross_entropy(self):
+        logits, class_ids, mask = loss_cases.softmax_case(np.random.default_rng(0))
+        logits = logits.astype(np.float32)
+        np.testing.assert_allclose(
+            losses.softmax_divergence(logits, np.eye(4, dtype=np.float32)[class_ids], mask),
+            losses.softmax_cross_entropy(logits, class_ids, mask),
+            rtol=1e-5,
+        )
+
+
 class SoftmaxFocalTest:
     @pytest.mark.parametrize(
         ("gamma", "class_weights", "expected"),
