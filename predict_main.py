@@ -8,7 +8,7 @@ from absl import flags  # isort: skip
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of a run, whose newest checkpoint answers")
 MODEL = flags.DEFINE_string("model", None, "folder of a SavedModel, which answers instead")
-INPUT = flags.DEFINE_string("input", None, "volume: .nii, .nii.gz, .tif, .tiff or .npz", required=True)
+INPUT = flags.DEFINE_string("input", None, "volume file (data/readers.py), OME-Zarr or DICOM folder", required=True)
 MIN_SCORE = flags.DEFINE_float("min_score", 0.5, "detections that score less are left out", 0.0, 1.0)
 OUTPUT = flags.DEFINE_string("output", ".", "folder for the label volume, the tables and the picture")
 
@@ -45,7 +45,7 @@ def main():
     table = answers.rows(found, config.data.classes, volume, *measured)
     output.mkdir(parents=True, exist_ok=True)
     stem = output / readers.case_stem(source)
-    suffix = readers.volume_suffix(source)
+    suffix = writers.labels_suffix(source)
     writers.write_labels(f"{stem}_instances{suffix}", found["labels"], like=source)
     answers.write_csv(f"{stem}_detections.csv", table, answers.columns(found, *measured))
     answers.write_json(f"{stem}_detections.json", table, source.name)

@@ -8,3 +8,7 @@ class InputError(ValueError):
         # Library errors span several lines; a command prints this one as `error: <message>`.
         lines = (line.strip() for line in str(message).splitlines())
         super().__init__(" ".join(line for line in lines if line))
+
+
+class GridError(InputError):
+    """Two volumes that must lie on one grid do not."""

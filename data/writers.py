@@ -1,35 +1,50 @@
 """Volumes to files that other programs open in the right place."""
 
+import json
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 import SimpleITK
 import tifffile
 
-from data.atomic import replacing
+from data.atomic import replacing, replacing_folder
 from data.errors import InputError
 from data.readers import read_volume, spacing_affine, volume_suffix
+
+_CHUNK = 64  # voxels along each axis of a chunk of OME-Zarr
+
+
+def labels_suffix(like: str | os.PathLike) -> str:
+    """The suffix in which labels of an image are written: its own format, in one file.
+
+    Of a DICOM series they are written as NRRD, which keeps every orientation: a DICOM segmentation has to name each
+    of its segments in a coded terminology, which a model does not know.
+    """
+    suffix = volume_suffix(like)
+    return {".dcm": ".nrrd", ".nhdr": ".nrrd", ".mhd": ".mha"}.get(suffix, suffix)
 
 
 def write_labels(path: str | os.PathLike, labels: np.ndarray, like: str | os.PathLike) -> None:
     """Writes a label volume in the format and on the grid of its source file.
 
     Ids keep their values, in the smallest unsigned dtype that holds them. The NPZ keys are "labels"
-    and "spacing".
+    and "spacing", the HDF5 dataset is "labels"; NPY holds no spacing.
 
     Args:
-      path: the output, of the same format as `like`; replaced only when complete.
+      path: the output, of the format of `labels_suffix(like)`; a file is replaced only when complete, an OME-Zarr
+        folder must be new.
       labels: [Z, Y, X] int32, 0 is background; all 0 is valid.
       like: the image that the labels belong to.
 
     Raises:
-      InputError: `path` names another format than `like`, or `like` cannot be read.
+      InputError: `path` names another format than that of `like`, or `like` cannot be read.
       ValueError: `labels` are not ids on the grid of `like`.
     """
-    if _format(path) != _format(like):
-        raise InputError(f"{path}: expected the format of its source {like}")
-    source = read_volume(like)
+    if _format(path) != _format(f"labels{labels_suffix(like)}"):
+        raise InputError(f"{path}: expected the format of its source {like} ({labels_suffix(like)})")
+    source = read_volume(like, lazy=True)
     if labels.shape != source.array.shape[:3]:
         raise ValueError(f"labels {labels.shape} must have the shape {source.array.shape} of {like}")
     if labels.dtype.kind not in "iu" or labels.min() < 0:
@@ -39,7 +54,7 @@ def write_labels(path: str | os.PathLike, labels: np.ndarray, like: str | os.Pat
 
 
 def write_volume(path: str | os.PathLike, array: np.ndarray, spacing: tuple[float, float, float]) -> None:
-    """Writes an image or label volume to .nii, .nii.gz, .tif, .tiff or .npz, by the name of `path`.
+    """Writes an image or label volume in the format that the name of `path` tells, one of `_WRITERS`.
 
     Args:
       path: the output; replaced only when complete.
@@ -59,21 +74,71 @@ def write_volume(path: str | os.PathLike, array: np.ndarray, spacing: tuple[floa
 
 
 def _format(path):
-    return {".nii.gz": "nifti", ".nii": "nifti", ".npz": "npz"}.get(volume_suffix(path), "tiff")
+    """The suffix that stands for all of one format."""
+    suffix = volume_suffix(path)
+    suffix = {".nii": ".nii.gz", ".tiff": ".tif", ".zarr": ".ome.zarr", ".hdf5": ".h5"}.get(suffix, suffix)
+    if suffix not in _WRITERS:
+        raise InputError(f"{path}: expected a format that is written ({', '.join(_WRITERS)}), got {suffix}")
+    return suffix
 
 
 def _write(path, array, spacing, affine, *, key):
     file_format = _format(path)
-    with replacing(path) as temporary:
-        if file_format == "nifti":
-            _write_nifti(temporary, array, spacing, affine)
-        elif file_format == "tiff":
-            _write_tiff(temporary, array, spacing)
-        else:
-            np.savez_compressed(temporary, **{key: array, "spacing": spacing})
+    with (replacing_folder if file_format == ".ome.zarr" else replacing)(path) as temporary:
+        _WRITERS[file_format](temporary, array, spacing, affine, key)
 
 
-def _write_nifti(path, array, spacing, affine):
+def _write_npy(path, array, spacing, affine, key):
+    np.save(path, array)
+
+
+def _write_npz(path, array, spacing, affine, key):
+    np.savez_compressed(path, **{key: array, "spacing": spacing})
+
+
+def _write_hdf5(path, array, spacing, affine, key):
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset(key, data=array, compression="gzip", shuffle=True)
+        dataset.attrs["spacing"] = spacing
+
+
+def _write_zarr(path, array, spacing, affine, key):
+    """OME-Zarr 0.4 with one level, https://ngff.openmicroscopy.org/0.4; channels come first there."""
+    names = "zyx" if array.ndim == 3 else "czyx"
+    array = array if array.ndim == 3 else np.moveaxis(array, -1, 0)
+    axes = [
+        {"name": "c", "type": "channel"} if name == "c" else {"name": name, "type": "space", "unit": "millimeter"}
+        for name in names
+    ]
+    scale = [1.0, *spacing.tolist()][-array.ndim :]
+    corner = [0.0, *affine[2::-1, 3].tolist()][-array.ndim :]
+    transformations = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": corner}]
+    datasets = [{"path": "0", "coordinateTransformations": transformations}]
+    attributes = {"multiscales": [{"version": "0.4", "axes": axes, "datasets": datasets}]}
+    if key == "labels":
+        attributes["image-label"] = {"version": "0.4"}
+    (path / ".zgroup").write_text(json.dumps({"zarr_format": 2}), encoding="utf-8")
+    (path / ".zattrs").write_text(json.dumps(attributes, indent=1), encoding="utf-8")
+    _write_zarr_array(path.resolve() / "0", array, [1, _CHUNK, _CHUNK, _CHUNK][-array.ndim :])
+
+
+def _write_zarr_array(path, array, chunks):
+    import tensorstore  # As in data/formats/ome_zarr.py.
+
+    metadata = {
+        "shape": array.shape,
+        "chunks": np.minimum(chunks, array.shape).tolist(),
+        "dtype": array.dtype.str,
+        "compressor": {"id": "zlib", "level": 6},
+        "dimension_separator": "/",
+        "fill_value": 0,
+    }
+    kvstore = {"driver": "file", "path": f"{path}/"}
+    store = tensorstore.open({"driver": "zarr", "kvstore": kvstore, "metadata": metadata, "create": True}).result()
+    store.write(array).result()
+
+
+def _write_itk(path, array, spacing, affine, key):
     num_axes = array.ndim
     if num_axes == 4:
         array = np.moveaxis(array, -1, 0)
@@ -89,7 +154,7 @@ def _write_nifti(path, array, spacing, affine):
         raise OSError(f"{path}: cannot be written: {str(error).splitlines()[-1]}") from error
 
 
-def _write_tiff(path, array, spacing):
+def _write_tiff(path, array, spacing, affine, key):
     """ImageJ metadata where it can say what there is, because more programs read it than OME."""
     axes = "ZYX" if array.ndim == 3 else "ZCYX"
     array = array if array.ndim == 3 else np.moveaxis(array, -1, 1)
@@ -111,3 +176,15 @@ def _imagej_holds(path, array):
         and array.nbytes < 2**32 - 2**20
         and min(array.shape) > 1
     )
+
+
+_WRITERS = {
+    ".nii.gz": _write_itk,
+    ".nrrd": _write_itk,
+    ".mha": _write_itk,
+    ".tif": _write_tiff,
+    ".ome.zarr": _write_zarr,
+    ".h5": _write_hdf5,
+    ".npy": _write_npy,
+    ".npz": _write_npz,
+}
