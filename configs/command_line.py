@@ -15,6 +15,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from configs.schema import Config, from_json
+from data import remote
 from data.errors import InputError
 
 DEFAULT_CONFIG = "configs/shapes_small.py"
@@ -29,8 +30,13 @@ def define_config_flag():
     return flag
 
 
-def resolve(flag):
+def resolve(flag, adjust=None):
     """The validated Config of a parsed `--config` flag.
+
+    Args:
+      flag: from `define_config_flag`.
+      adjust: f(config, names), called before the config is validated, with the dotted names of the fields that were
+        given on the command line; it changes the config in place.
 
     Raises:
       InputError: the file is missing, is no config, or a value is not what the schema expects.
@@ -40,6 +46,8 @@ def resolve(flag):
         if not isinstance(config, Config):
             hasattr(config, "name")  # a file that could not be read comes as an object that raises OSError here
             raise InputError(f"--config: expected get_config() to return a Config, came {type(config).__name__}")
+        if adjust:
+            adjust(config, list(config_flags.get_override_values(flags.FLAGS[flag.name])))
         return config.validate()
     except Exception as error:  # A config file is a program, which may fail in any way.
         raise InputError(_one_line(error)) from error
@@ -63,7 +71,11 @@ def run(main):
     if "config" in flags.FLAGS and not any(re.match("--?config(=|$)", argument) for argument in sys.argv[1:]):
         sys.argv.insert(1, f"--config={_ROOT / DEFAULT_CONFIG}")  # found from any working directory
     absl_logging.set_verbosity(absl_logging.ERROR)
-    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
+    try:
+        app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
+    except SystemExit as end:
+        remote.leave(end.code)
+        raise
 
 
 def _guarded(main, argv):

@@ -1,0 +1,55 @@
+import math
+
+import pytest
+
+from benchmarks import network as networks
+from configs import hippocampus, nuclei, shapes_small
+from planning import memory
+from tests import tiny
+
+# Peaks in MB of a train step of one volume, beyond weights and optimizer, as benchmarks/network.py measures them.
+MEASURED = [
+    (shapes_small.get_config, (64, 64, 64), 200),
+    (shapes_small.get_config, (64, 64, 64), 231),
+    (shapes_small.get_config, (96, 96, 96), 264),
+    (shapes_small.get_config, (128, 128, 128), 424),
+    (networks.anisotropic, (32, 160, 160), 904),
+    (networks.anisotropic, (16, 96, 96), 403),
+    (networks.resnet, (96, 96, 96), 1460),
+    (networks.resnet, (64, 64, 64), 1045),
+    (nuclei.get_config, (32, 96, 96), 232),
+    (hippocampus.get_config, (80, 112, 80), 304),
+]
+
+
+class StepBytesTest:
+    @pytest.mark.parametrize(("make", "patch", "megabytes"), MEASURED)
+    def test_is_near_what_was_measured(self, make, patch, megabytes):
+        _, within = memory.step_bytes(make().model, patch, 3, 1)
+        assert 1 / 1.25 < within / 1e6 / megabytes < 1.25
+
+    def test_grows_with_patch_and_batch_while_weights_stay(self):
+        model = shapes_small.get_config().model
+        rows = [
+            memory.step_bytes(model, patch, 3, batch) for patch in ((32, 48, 64), (48, 64, 96)) for batch in (1, 2, 4)
+        ]
+        assert len({resident for resident, _ in rows}) == 1
+        steps = [within for _, within in rows]
+        assert steps[:3] == sorted(steps[:3])
+        assert all(large > small for small, large in zip(steps[:3], steps[3:], strict=True))
+
+
+class CountNetworkTest:
+    def test_parameters_are_those_of_the_network(self):
+        config = tiny.config()
+        counted = memory.count_network(config.model, config.input.patch_size, 2).parameters
+        kernels = sum(math.prod(v.shape) for v in tiny.model(config).trainable_variables if len(v.shape) > 1)
+        assert counted == pytest.approx(kernels, rel=0.15)  # the last layers of the box head are left out
+
+    def test_one_convolution_by_hand(self):
+        count = memory.Count()
+        assert count.conv(10, 3, 8, (1, 3, 3), copies=2, padded=40) == 8
+        assert (count.kept, count.largest, count.parameters) == (2 * 80 + 120, 80, 9 * 24)
+
+    def test_cells_are_rounded_up(self):
+        assert memory.cells((9, 16, 24), (4, 8, 5)) == 3 * 2 * 5
