@@ -1,91 +1,114 @@
-"""Sources of annotated volumes to sharded TFRecords, or to a folder of files; one case in memory at a time."""
+"""Sources of annotated volumes to sharded TFRecords, or to a folder of files."""
 
+import contextlib
 import dataclasses
+import functools
+import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import tqdm
 
-from data import instance_table, records, synthetic
-from data.atomic import replacing_folder
-from data.cases import SPLITS, Case, find_cases, load_case, unknown
+from data import engine, instance_table, records, resample, shards, sources, statistics, synthetic, tfds
+from data.atomic import replacing, replacing_folder
+from data.cases import SPLITS
 from data.errors import InputError
-from data.readers import Volume, spacing_affine
 from data.tally import Tally
 from data.writers import write_volume
 
-SYNTHETIC = "synthetic:shapes"
 
+def convert(data_config, output, *, patch_size=None, workers=1, runner="", runner_options=(), progress=True):
+    """Writes a source as sharded records with a manifest, or goes on where a killed conversion ended.
 
-def convert(data_config, output, *, progress=True):
-    """Writes a source as sharded records with a manifest; the folder appears when all of it is there.
+    Cases are found and dealt out to shards; cases larger than a chunk are made ready; shards are written, each by one
+    worker; the manifest is written last, so a folder without one is unfinished. An error leaves the shards that were
+    complete by then, with which the same command continues, or nothing where there was none.
 
     Args:
       data_config: the `data` section of a Config.
-      output: a folder that does not exist or is empty.
-      progress: shows a bar.
+      output: a folder that does not exist, is empty, or holds an unfinished conversion with the same settings (a
+        finished one is left as it is).
+      patch_size: [3] voxels of the patches that will be trained on, each of which lies whole in a chunk; needed where a
+        case is larger than data.chunk_size.
+      workers, runner, runner_options: see data/engine.py.
+      progress: shows bars.
 
     Returns:
       The manifest, as in manifest.json: format_version, project_version, source, settings (of the config, on which
-      the records depend: of synthetic sources how they are drawn, of folders labels and min_voxels), classes, labels,
-      attributes, keypoints, channels, num_attributes, num_cases {split: n}, num_instances {split: {class: n}},
-      largest_shape [3] voxels, max_instances of one volume, spacing_median [3] mm, dropped {reason: instances, or
-      values of attributes and landmarks that are unknown or unlisted in the config}, shards {split: [{file, records,
-      bytes, sha256}]}.
+      the records depend), chunk_size and patch_size, classes, labels, attributes, keypoints, channels, num_attributes,
+      num_cases {split: n}, num_instances {split: {class: n}}, largest_shape [3] voxels, max_instances of one volume,
+      spacing_median [3] mm, intensity {split: {statistic: [C]}}, dropped {reason: instances, or values of attributes
+      and landmarks that are unknown or unlisted in the config}, cases {split: [{name, source, shape, chunks}]}, shards
+      {split: [{file, records, bytes, sha256}]}.
 
     Raises:
-      InputError: the source cannot be used, a case does not fit, or the output is a file or a folder with files in it.
+      InputError: the source cannot be used, a case does not fit, or the output is a file, holds other files or a
+        conversion with other settings, which are named.
     """
-    with replacing_folder(output) as folder:
-        tally = Tally(data_config)
-        writers = {split: records.ShardWriter(folder, split, data_config.shard_megabytes * 10**6) for split in SPLITS}
-        for split, case, dropped in _counted(data_config, progress):
-            tally.add(split, case, dropped)
-            writers[split].write(records.to_example(case))
-        manifest = {
-            **_header(data_config),
-            **tally.totals(),
-            "shards": {split: writer.close() for split, writer in writers.items()},
-        }
-        (folder / records.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    return manifest
+    found = sources.find(data_config)
+    planned = shards.plan(found, data_config, patch_size)
+    folder = Path(output)
+    with _continuing(folder, _conversion(data_config, patch_size, planned)):
+        if (folder / records.MANIFEST).exists():
+            return records.read_manifest(folder)
+        run = functools.partial(
+            engine.run, workers=workers, runner=runner, runner_options=runner_options, progress=progress
+        )
+        prepare = functools.partial(shards.prepare, folder=folder, data_config=data_config)
+        run(prepare, _unprepared(shards.large(planned), planned, folder), label="prepare")
+        write = functools.partial(shards.write, folder=folder, data_config=data_config, patch_size=patch_size)
+        run(write, planned)
+        return _finish(folder, planned, data_config, patch_size)
 
 
 def write_files(data_config, output, *, progress=True):
     """Writes a source as `images/`, `labels/` (.nii.gz, with what is known as JSON beside) and `split.json`.
 
     Read back with `labels="instances"`, the folder gives the cases of the source again. Voxels and spacing are kept;
-    the place in the world is not.
+    the place in the world is not. One case is in memory at a time.
 
-    Args and raises: as `convert`.
+    Args:
+      data_config: the `data` section of a Config.
+      output: a folder that does not exist or is empty; it appears when all of it is there.
+      progress: shows a bar.
 
     Returns:
       dict: the fields of the manifest that tell about cases.
+
+    Raises:
+      InputError: as `convert`.
     """
+    found = sources.find(data_config)
     with replacing_folder(output) as folder:
         tally = Tally(data_config)
         names = {split: [] for split in SPLITS}
-        for split, case, dropped in _counted(data_config, progress):
-            tally.add(split, case, dropped)
-            names[split].append(case.name)
+        for source in tqdm.tqdm(found, desc="convert", mininterval=1, disable=not progress):
+            case, left_out = load(source, data_config)
+            tally.add(source.split, shards.describe(case, left_out, statistics.of_array(case.volume.array), 1))
+            names[source.split].append(case.name)
             _write_case(folder, case, data_config)
         (folder / "split.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
     return {**_header(data_config), **tally.totals()}
 
 
-def ensure_records(data_config):
+def ensure_records(data_config, patch_size=None):
     """The manifest of the config's records, which are drawn first where they are missing and the source is synthetic.
+
+    Args:
+      data_config: the `data` section of a Config.
+      patch_size: [3] voxels, see `convert`.
 
     Raises:
       InputError: there are no records of another source, or those that are there were made with other settings.
     """
     folder = data_config.records
     missing = not os.path.exists(os.path.join(folder, records.MANIFEST)) and "://" not in str(folder)
-    if missing and data_config.source == SYNTHETIC:
+    if missing and synthetic.kind_of(data_config.source):
         try:
-            return convert(data_config, folder)
+            return convert(data_config, folder, patch_size=patch_size)
         except (OSError, InputError):
             # Another worker of this machine may have been faster.
             if not os.path.exists(os.path.join(folder, records.MANIFEST)):
@@ -101,8 +124,15 @@ def cases(data_config):
     Raises:
       InputError: no such source, or a case that cannot be read or does not fit the config.
     """
-    for split, load in _jobs(data_config):
-        yield split, *load()
+    for source in sources.find(data_config):
+        yield source.split, *load(source, data_config)
+
+
+def load(source, data_config):
+    """A whole case as its records will hold it, and what was left out {reason: number}."""
+    case, left_out = sources.load(source, data_config)
+    case, vanished = resample.whole_case(case, data_config.target_spacing, data_config.image_interpolation)
+    return case, {**left_out, **vanished}
 
 
 def summary(totals):
@@ -121,82 +151,96 @@ def summary(totals):
         f"at most {totals['max_instances']} instances in one"
     )
     for reason, number in totals["dropped"].items():
+        if reason.startswith(("voxels ", "boxes ", "hits ", "energy ")):  # It says what is counted.
+            lines.append(f"left out: {number:.10g} {reason}")
+            continue
         things = "values" if reason.startswith(("attribute ", "keypoint ")) else "instances"
         lines.append(f"left out: {number} {things} ({reason})")
     return "\n".join(lines)
 
 
-def _jobs(data_config):
-    """A list of (split, function that returns a Case and what was dropped)."""
-    if data_config.source.startswith("synthetic:"):
-        return _synthetic_jobs(data_config)
-    found = find_cases(Path(data_config.source))
-    drawn = iter(_drawn_splits(sum(files.split is None for files in found), data_config))
+@contextlib.contextmanager
+def _continuing(folder, conversion):
+    """Makes the folder of a conversion with its settings, or checks those that it was begun with."""
+    path = folder / records.CONVERSION
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InputError(f"{folder}: expected a new or empty output folder, got a file")
+    if path.exists():
+        _check_conversion(folder, json.loads(path.read_text(encoding="utf-8")), conversion)
+    else:
+        if folder.is_dir() and any(not inside.name.startswith(".") for inside in folder.iterdir()):
+            raise InputError(f"{folder}: expected a new or empty output folder, got one with files in it")
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(conversion, indent=1) + "\n", encoding="utf-8")
+    try:
+        yield
+    except Exception:
+        # Shards that are complete are of use to the next run; without any, nothing stays.
+        if not any(folder.glob("*.index.json")):
+            shutil.rmtree(folder / shards.SCRATCH, ignore_errors=True)
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Another process may write there too.
+                folder.rmdir()
+        raise
 
-    def load(files):
-        return load_case(
-            files,
-            labels=data_config.labels,
-            classes=tuple(data_config.classes),
-            min_voxels=data_config.min_voxels,
-            attributes=tuple(data_config.attributes),
-            keypoints=tuple(data_config.keypoints),
-        )
 
-    return [(files.split or next(drawn), lambda files=files: load(files)) for files in found]
-
-
-def _synthetic_jobs(data_config):
-    if data_config.source != SYNTHETIC:
-        raise InputError(f"data.source: expected a folder or {SYNTHETIC}, came {data_config.source!r}")
-    if set(data_config.classes) != set(synthetic.SHAPES):
+def _check_conversion(folder, begun, mine):
+    changed = [name for name in mine if begun.get(name) != mine[name]]
+    if changed:
+        pairs = ", ".join(f"{name}: {begun.get(name)} -> {mine[name]}" for name in changed)
         raise InputError(
-            f"data.classes: expected those of {SYNTHETIC}, {synthetic.SHAPES}, came {tuple(data_config.classes)}"
+            f"{folder}: expected the settings that its conversion was begun with, came others ({pairs}); "
+            "choose another output"
         )
-    settings = data_config.synthetic
-    counts = dict(zip(SPLITS, (settings.num_train, settings.num_val, settings.num_test), strict=True))
-    splits = [split for split, count in counts.items() for _ in range(count)]
-    return [(split, lambda index=index: _draw(data_config, index)) for index, split in enumerate(splits)]
 
 
-def _draw(data_config, index):
-    """Case `index` of the synthetic source, of which no attributes or landmarks are known, and what was dropped."""
-    settings = data_config.synthetic
-    image, ids, class_ids = synthetic.shapes(
-        settings.seed,
-        index,
-        shape=settings.shape,
-        count=settings.count,
-        base_size=settings.base_size,
-        contrast=settings.contrast,
-    )
-    kept = np.bincount(ids.ravel(), minlength=len(class_ids) + 1)[1:] >= data_config.min_voxels
-    ids = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)[ids]
-    order = np.array([0] + [1 + list(data_config.classes).index(name) for name in synthetic.SHAPES], np.int32)
-    class_ids = order[class_ids[kept]]
-    volume = Volume(image, np.ones(3), spacing_affine(np.ones(3)))
-    name = f"shapes_{settings.seed}_{index:05d}"
-    values, points = unknown(len(class_ids), data_config.attributes, data_config.keypoints)
-    case = Case(name, volume, ids, class_ids, values, points, SYNTHETIC)
-    return case, {"below_min_voxels": int(np.sum(~kept))}
+def _conversion(data_config, patch_size, planned):
+    """All that the shards depend on, as JSON reads it back; of the cases, names and places as one checksum."""
+    places = [[shard.file, [[p.source.name, p.first, p.last, p.count] for p in shard.pieces]] for shard in planned]
+    return {
+        **_header(data_config),
+        "chunk_size": list(data_config.chunk_size),
+        "patch_size": patch_size and list(patch_size),
+        "shard_megabytes": data_config.shard_megabytes,
+        "cases": hashlib.sha256(json.dumps(places).encode()).hexdigest()[:16],
+    }
 
 
-def _drawn_splits(count, data_config):
-    """Splits of `count` cases that have none, in random order, in numbers as near to split_fractions as can be."""
-    shares = np.array(data_config.split_fractions) * count
-    numbers = np.floor(shares + 1e-9).astype(int)
-    for split in np.argsort(numbers - shares, kind="stable")[: count - numbers.sum()]:
-        numbers[split] += 1
-    splits = np.repeat(SPLITS, numbers)
-    return np.random.default_rng(data_config.split_seed).permutation(splits).tolist()
+def _unprepared(large, planned, folder):
+    """Those of the large cases that a shard still waits for."""
+    waiting = [shard for shard in planned if not shards.index_path(folder, shard.file).exists()]
+    names = {piece.source.name for shard in waiting for piece in shard.pieces}
+    return [source for source in large if source.name in names]
 
 
-def _counted(data_config, progress):
-    """`cases` with a progress bar; InputError where there are none."""
-    total = len(_jobs(data_config))
-    if total == 0:
-        raise InputError(f"data.source {data_config.source}: expected at least one case, came none")
-    return tqdm.tqdm(cases(data_config), total=total, desc="convert", mininterval=1, disable=not progress)
+def _finish(folder, planned, data_config, patch_size):
+    """Writes what describes the records, the manifest last, and removes what only the conversion needed."""
+    tally, listed = Tally(data_config), {split: [] for split in SPLITS}
+    for shard in planned:
+        split, index = shard.pieces[0].source.split, shards.read_index(folder, shard.file)
+        for described in index["cases"]:
+            tally.add(split, described)
+        entry = {name: index[name] for name in ("file", "bytes", "sha256")}
+        listed[split].append({**entry, "records": len(index["records"])})
+    manifest = {
+        **_header(data_config),
+        "chunk_size": list(data_config.chunk_size),
+        "patch_size": patch_size and list(patch_size),
+        **tally.totals(),
+        "shards": listed,
+    }
+    for name, content in tfds.descriptions(manifest).items():
+        _write_json(folder / name, content)
+    shutil.rmtree(folder / shards.SCRATCH, ignore_errors=True)
+    for left in folder.glob(".????????.*"):  # what killed processes were writing
+        left.unlink()
+    _write_json(folder / records.MANIFEST, manifest)
+    return manifest
+
+
+def _write_json(path, content):
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _write_case(folder, case, data_config):
@@ -226,21 +270,33 @@ def _header(data_config):
 
 def _settings(data_config, source):
     """What the records of a source depend on, as JSON reads it back."""
-    if source == SYNTHETIC:
-        settings = {**dataclasses.asdict(data_config.synthetic), "min_voxels": data_config.min_voxels}
+    kind = synthetic.kind_of(source)
+    if kind:
+        settings = synthetic.settings_of(kind, data_config.synthetic)
     else:
-        settings = {"labels": data_config.labels, "min_voxels": data_config.min_voxels}
+        settings = {"labels": data_config.labels}
+        for name in ("channel_suffixes", "folds", "fold"):
+            if getattr(data_config, name):
+                settings[name] = getattr(data_config, name)
+        if data_config.labels == "boxes":
+            settings["box_unit"] = data_config.box_unit
+        if data_config.labels == "hits":
+            settings["hits"] = dataclasses.asdict(data_config.hits)
+    settings["min_voxels"] = data_config.min_voxels
+    if data_config.target_spacing:
+        settings["target_spacing"] = data_config.target_spacing
+        settings["image_interpolation"] = data_config.image_interpolation
     return json.loads(json.dumps(settings))
 
 
 def _check_settings(folder, manifest, data_config):
     """Refuses records that were made with other settings than the config's."""
-    drawn = manifest["source"] == SYNTHETIC
-    if drawn and data_config.source != SYNTHETIC:
+    drawn = synthetic.kind_of(manifest["source"]) is not None
+    if drawn and not synthetic.kind_of(data_config.source):
         return  # The config says nothing about how to draw.
     mine = _settings(data_config, manifest["source"])
-    # Only what the manifest states: those of folders stated nothing once.
-    changed = {name: value for name, value in manifest["settings"].items() if value != mine.get(name)}
+    theirs = manifest["settings"]
+    changed = {name: theirs.get(name) for name in {**theirs, **mine} if theirs.get(name) != mine.get(name)}
     if changed and drawn:
         pairs = ", ".join(f"{name}: {value} -> {mine.get(name)}" for name, value in changed.items())
         raise InputError(

@@ -5,21 +5,25 @@ import hashlib
 import json
 import os
 import zlib
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from data import remote, statistics
+from data.atomic import replacing
 from data.cases import SPLITS
 from data.errors import InputError
 
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
+FORMAT_VERSION = 2
+MANIFEST, CONVERSION = "manifest.json", "conversion.json"  # written last, and first
 
 # What tf.io.decode_raw reads; a record names its dtype, and the position here picks the decoder.
 _DTYPES = ("uint8", "int8", "uint16", "int16", "int32", "int64", "float16", "float32", "float64")
-_FRAME_BYTES = 16  # A record is framed by its length and two checksums.
+_FRAME_BYTES, _FRAME_HEAD_BYTES = 16, 12  # A record follows its length and a checksum; another one ends it.
+_ID_COMPRESSION = 1  # zlib's fastest: at 6 the ids took longer than all else that is done to a case
 _MAX_RECORD_BYTES = 2**31 - 2**20  # A protocol buffer ends at 2 GB.
 _FEATURES = {
     "volume": tf.io.FixedLenFeature([], tf.string),
@@ -31,20 +35,25 @@ _FEATURES = {
     "attributes": tf.io.FixedLenSequenceFeature([], tf.float32, allow_missing=True),
     "num_attributes": tf.io.FixedLenFeature([], tf.int64),
     "keypoints": tf.io.FixedLenSequenceFeature([], tf.float32, allow_missing=True),
-    "num_keypoints": tf.io.FixedLenFeature([], tf.int64, default_value=0),  # records did not always have them
+    "num_keypoints": tf.io.FixedLenFeature([], tf.int64),
+    "instance_numbers": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
+    "intensity": tf.io.FixedLenSequenceFeature([], tf.float32, allow_missing=True),
     "spacing": tf.io.FixedLenFeature([3], tf.float32),
     "affine": tf.io.FixedLenFeature([4, 4], tf.float32),
     "origin": tf.io.FixedLenFeature([3], tf.int64),
+    "case_shape": tf.io.FixedLenFeature([3], tf.int64),
+    "chunk": tf.io.FixedLenFeature([], tf.int64),
+    "num_chunks": tf.io.FixedLenFeature([], tf.int64),
     "name": tf.io.FixedLenFeature([], tf.string),
     "source": tf.io.FixedLenFeature([], tf.string),
 }
 
 
-def to_example(case):
-    """One record of a case.
+def to_example(chunk):
+    """One record: a chunk of a case, or all of it.
 
     Args:
-      case: data.cases.Case. The volume keeps its dtype where TensorFlow can decode it; others become a wider one.
+      chunk: data.chunks.Chunk. The volume keeps its dtype where TensorFlow can decode it; others become a wider one.
 
     Returns:
       bytes, a serialized tf.train.Example.
@@ -52,11 +61,12 @@ def to_example(case):
     Raises:
       InputError: voxels that are not finite in float32, a dtype without a lossless stand-in, or more than 2 GB.
     """
+    case = chunk.case
     array = _storable(case)
     array = array if array.ndim == 4 else array[..., np.newaxis]
     ids = case.instance_ids.astype(np.min_scalar_type(int(case.instance_ids.max())))
     ids = ids if ids.dtype.name in _DTYPES else ids.astype(np.int32)
-    compressed_ids = zlib.compress(_little_endian(ids))
+    compressed_ids = zlib.compress(_little_endian(ids), _ID_COMPRESSION)
     size = array.nbytes + len(compressed_ids)
     if size > _MAX_RECORD_BYTES:
         raise InputError(f"case {case.name}: expected a volume below 2 GB with its ids, came {size / 2**30:.1f} GB")
@@ -73,15 +83,21 @@ def to_example(case):
         "num_keypoints": _ints([case.keypoints.shape[1]]),
         "spacing": _floats(case.volume.spacing),
         "affine": _floats(case.volume.affine),
-        "origin": _ints([0, 0, 0]),
+        "instance_numbers": _ints(chunk.instance_numbers),
+        "intensity": _floats(chunk.intensity),
+        "origin": _ints(chunk.origin),
+        "case_shape": _ints(chunk.case_shape),
+        "chunk": _ints([chunk.number]),
+        "num_chunks": _ints([chunk.count]),
         "name": _bytes(case.name),
         "source": _bytes(Path(case.source).name),
     }
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    return example.SerializeToString(deterministic=True)  # Otherwise the features come in the order of a hash table.
 
 
 def parse(serialized):
-    """The case of one record, as tensors; runs inside tf.data.
+    """The chunk of one record, as tensors; runs inside tf.data.
 
     Args:
       serialized: scalar string, from `to_example`. Another record raises tf.errors.InvalidArgumentError, which
@@ -90,25 +106,56 @@ def parse(serialized):
     Returns:
       dict: volume [Z, Y, X, C] float32 in the source's intensities, instance_ids [Z, Y, X] int32 with ids 1..N (0 is
       background), class_ids [N] int32 in 1..K, attributes [N, T] float32, keypoints [N, L, 3] float32 voxels, spacing
-      [3] float32 mm, affine [4, 4] float32, origin [3] int32 voxels (this volume's corner in the source), name and
-      source (file name) strings.
+      [3] float32 mm, affine [4, 4] float32, name and source (file name) strings of the case. And where the chunk lies:
+      origin [3] int32 voxels (its corner in the case), case_shape [3], chunk and num_chunks int32, instance_numbers [N]
+      int32 (those of ids 1..N in the whole case), intensity [C, S] float32 of the whole case (data/statistics.py).
+    """
+    example, read = parse_but_volume(serialized)
+    return {"volume": read(tf.zeros([3], tf.int32), tf.shape(example["instance_ids"])), **example}
+
+
+def parse_but_volume(serialized):
+    """What `parse` returns of one record without its volume, and how to read a part of that.
+
+    Args:
+      serialized: scalar string, from `to_example`.
+
+    Returns:
+      dict, and f(first [3] int32, size [3] int32) -> [*size, C] float32: only that part is cast, which saves most of
+      the time and memory where a patch is much smaller than its chunk.
     """
     record = tf.io.parse_single_example(serialized, _FEATURES)
     shape = tf.cast(record["volume_shape"], tf.int32)
     ids = tf.io.decode_compressed(record["instance_ids_zlib"], "ZLIB")
-    volume = tf.reshape(_decode(record["volume"], record["volume_dtype"], tf.float32), shape)
     num_instances = tf.size(record["class_ids"], tf.int64)
+
+    def read(first, size):
+        def part(flat):
+            return tf.slice(tf.reshape(flat, shape), tf.concat([first, [0]], 0), tf.concat([size, [-1]], 0))
+
+        volume = _decode(record["volume"], record["volume_dtype"], tf.float32, part)
+        return tf.ensure_shape(volume, [None, None, None, None])
+
     return {
-        "volume": tf.ensure_shape(volume, [None, None, None, None]),
         "instance_ids": tf.reshape(_decode(ids, record["instance_ids_dtype"], tf.int32), shape[:3]),
         "class_ids": tf.cast(record["class_ids"], tf.int32),
         "attributes": tf.reshape(record["attributes"], [num_instances, record["num_attributes"]]),
         "keypoints": tf.reshape(record["keypoints"], [num_instances, record["num_keypoints"], 3]),
         "spacing": record["spacing"],
         "affine": record["affine"],
-        "origin": tf.cast(record["origin"], tf.int32),
+        **{name: tf.cast(record[name], tf.int32) for name in ("origin", "case_shape", "chunk", "num_chunks")},
+        "instance_numbers": tf.cast(record["instance_numbers"], tf.int32),
+        "intensity": tf.reshape(record["intensity"], [shape[3], len(statistics.NAMES)]),
         "name": record["name"],
         "source": record["source"],
+    }, read
+
+
+def feature_specs():
+    """{name: (dtype name, shape)} of all features of a record; -1 stands for any number."""
+    return {
+        name: (spec.dtype.name, (-1,) if isinstance(spec, tf.io.FixedLenSequenceFeature) else tuple(spec.shape))
+        for name, spec in _FEATURES.items()
     }
 
 
@@ -133,43 +180,42 @@ def _writing():
         raise OSError(error.message) from error
 
 
-class ShardWriter:
-    """Records of one split in files of at most `max_bytes` (one record at least), named when their number is known."""
+def write_shard(path: Path, chunks: Iterable, classes) -> dict:
+    """Writes chunks as one file, which appears when it is complete.
 
-    def __init__(self, folder, split, max_bytes):
-        self._folder, self._split, self._max_bytes = folder, split, max_bytes
-        self._writer, self._shards = None, []
+    Args:
+      path: of the shard, in a folder that exists.
+      chunks: data.chunks.Chunk in order, made as they are written.
+      classes: the K class names.
 
-    def write(self, record):
-        """Appends a serialized record; OSError where the disk is full."""
-        size = len(record) + _FRAME_BYTES
-        if self._writer is None or self._shards[-1]["bytes"] + size > self._max_bytes:
-            self._roll()
-        with _writing():
-            self._writer.write(record)
-        self._shards[-1]["records"] += 1
-        self._shards[-1]["bytes"] += size
+    Returns:
+      The shard's entry for the manifest, {file, bytes, sha256}, with `records`: a list of {offset and length (of the
+      Example, in bytes), hash (of tf.strings.to_hash_bucket_fast, 62 bits), case, chunk, instances {class: n}}.
 
-    def close(self):
-        """Finishes the files; returns their entries for the manifest; OSError where the disk is full."""
-        self._finish()
-        for number, shard in enumerate(self._shards):
-            path = self._folder / shard["file"]
-            shard["file"] = f"{self._split}-{number:05d}-of-{len(self._shards):05d}.tfrecord"
-            path.rename(self._folder / shard["file"])
-            shard["sha256"] = _sha256(self._folder / shard["file"])
-        return self._shards
+    Raises:
+      InputError: from `to_example` or from the chunks; OSError: the disk is full.
+    """
+    listed, position = [], 0
+    with replacing(path) as temporary, _writing(), tf.io.TFRecordWriter(str(temporary)) as writer:
+        for chunk in chunks:
+            example = to_example(chunk)
+            writer.write(example)
+            place = {"offset": position + _FRAME_HEAD_BYTES, "length": len(example)}
+            listed.append({**place, **_listed(chunk, example, classes)})
+            position += len(example) + _FRAME_BYTES
+        writer.close()  # before the file takes its name: what is still to be written may not fit
+        digest = _sha256(temporary)
+    return {"file": path.name, "bytes": position, "sha256": digest, "records": listed}
 
-    def _finish(self):
-        if self._writer is not None:
-            with _writing():
-                self._writer.close()
 
-    def _roll(self):
-        self._finish()
-        name = f"{self._split}-{len(self._shards):05d}.part"
-        self._writer = tf.io.TFRecordWriter(str(self._folder / name))
-        self._shards.append({"file": name, "records": 0, "bytes": 0})
+def _listed(chunk, example, classes):
+    counts = np.bincount(chunk.case.class_ids, minlength=len(classes) + 1)[1:]
+    return {
+        "hash": int(tf.strings.to_hash_bucket_fast(example, 2**62)),
+        "case": chunk.case.name,
+        "chunk": chunk.number,
+        "instances": dict(zip(classes, counts.tolist(), strict=True)),
+    }
 
 
 def project_version():
@@ -186,10 +232,15 @@ def read_manifest(folder):
     Raises:
       InputError: there is none, it cannot be read, or it is of another format version.
     """
+    remote.load_file_systems(folder)
     path = os.path.join(folder, MANIFEST)
     try:
         manifest = json.loads(tf.io.gfile.GFile(path).read())
     except tf.errors.NotFoundError as error:
+        if tf.io.gfile.exists(os.path.join(folder, CONVERSION)):
+            raise InputError(
+                f"{folder}: expected finished records, came a conversion that was not; the same command continues it"
+            ) from error
         raise InputError(f"no records at {folder}; make them with convert_main.py --output={folder}") from error
     except (tf.errors.OpError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a manifest: {str(error).splitlines()[0]}") from error
@@ -241,6 +292,17 @@ def check_matches(manifest, classes, channels, attributes=(), keypoints=()):
         raise InputError(f"records: expected the config's {channels} channel(s), came {manifest['channels']}")
 
 
+def check_patch(manifest, patch_size):
+    """InputError where cases were cut into chunks that hold only smaller patches whole."""
+    made_for = manifest.get("patch_size")
+    cut = made_for and any(case["chunks"] > 1 for cases in manifest["cases"].values() for case in cases)
+    if cut and any(ours > theirs for ours, theirs in zip(patch_size, made_for, strict=True)):
+        raise InputError(
+            f"records: expected chunks made for input.patch_size {list(patch_size)}, came those for {made_for}; "
+            "convert the source again"
+        )
+
+
 def _storable(case):
     """The case's voxels in a dtype of _DTYPES that holds each of them exactly."""
     array = case.volume.array
@@ -264,11 +326,11 @@ def _fits_float32(array):
     return -np.finfo(np.float32).max <= array.min() and array.max() <= np.finfo(np.float32).max
 
 
-def _decode(data, dtype, out_type):
-    """Raw bytes of a dtype of _DTYPES, named by a string tensor, as a flat tensor of `out_type`."""
+def _decode(data, dtype, out_type, part=lambda flat: flat):
+    """A part of raw bytes of a dtype of _DTYPES, named by a string tensor, as `out_type`; all of it is flat."""
 
     def decoder(name):
-        return lambda: tf.cast(tf.io.decode_raw(data, tf.as_dtype(name)), out_type)
+        return lambda: tf.cast(part(tf.io.decode_raw(data, tf.as_dtype(name))), out_type)
 
     # An unknown name has no row here, so that indexing raises.
     index = tf.where(tf.equal(tf.constant(_DTYPES), dtype))[0, 0]

@@ -1,5 +1,11 @@
+import hashlib
 import json
 import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -7,7 +13,7 @@ import tensorflow as tf
 
 from configs import schema
 from data import convert, instance_table, records, synthetic
-from data.cases import SPLITS, find_cases
+from data.cases import find_cases
 from data.errors import InputError
 from data.readers import read_volume
 from data.writers import write_volume
@@ -56,7 +62,7 @@ class SyntheticTest:
         found = read_records(tmp_path / "out")
         assert {split: len(cases) for split, cases in found.items()} == {"train": 3, "val": 2, "test": 1}
         for index, case in enumerate(found["train"] + found["val"] + found["test"]):
-            image, ids, class_ids = synthetic.shapes(0, index, shape=SHAPE, count=(0, 3), base_size=2.0)
+            image, ids, class_ids, _, _ = synthetic.draw("shapes", config.synthetic, index)
             np.testing.assert_array_equal(case["volume"][..., 0], image)
             np.testing.assert_array_equal(case["instance_ids"], ids)
             np.testing.assert_array_equal(case["class_ids"], class_ids)
@@ -77,7 +83,8 @@ class SyntheticTest:
         assert manifest["max_instances"] == max(len(case["class_ids"]) for cases in found.values() for case in cases)
         for split, cases in found.items():
             counts = np.bincount(np.concatenate([case["class_ids"] for case in cases]), minlength=4)[1:]
-            assert manifest["num_instances"][split] == dict(zip(synthetic.SHAPES, counts.tolist(), strict=True))
+            names = synthetic.CLASSES["shapes"]
+            assert manifest["num_instances"][split] == dict(zip(names, counts.tolist(), strict=True))
             assert sum(shard["records"] for shard in manifest["shards"][split]) == len(cases)
 
     def test_classes_in_another_order_are_translated(self, tmp_path):
@@ -106,7 +113,7 @@ class SyntheticTest:
     @pytest.mark.parametrize(
         ("field", "value", "words"),
         [
-            ("source", "synthetic:tubes", "expected a folder or synthetic:shapes, came 'synthetic:tubes'"),
+            ("source", "synthetic:tubes", "expected a folder or synthetic:shapes .*, came 'synthetic:tubes'"),
             ("classes", ("ellipsoid", "cube"), r"data.classes: .*came \('ellipsoid', 'cube'\)"),
             ("synthetic", schema.Synthetic(num_train=0, num_val=0, num_test=0), "at least one case, came none"),
         ],
@@ -138,33 +145,10 @@ class FolderTest:
             [z, y, x] for z in (1, 2) for y in (1, 2) for x in (1, 2)
         ]
 
-    @pytest.mark.parametrize(
-        ("count", "fractions", "expected"),
-        [
-            (10, (0.8, 0.1, 0.1), (8, 1, 1)),
-            (4, (0.8, 0.1, 0.1), (3, 1, 0)),
-            (1, (0.8, 0.1, 0.1), (1, 0, 0)),
-            (3, (1.0, 0.0, 0.0), (3, 0, 0)),
-            (7, (0.0, 0.5, 0.5), (0, 4, 3)),
-            (0, (0.8, 0.1, 0.1), (0, 0, 0)),
-        ],
-    )
-    def test_drawn_splits_follow_the_fractions(self, count, fractions, expected):
-        config = schema.Data(split_fractions=fractions)
-        splits = convert._drawn_splits(count, config)
-        assert tuple(splits.count(split) for split in SPLITS) == expected
-        assert splits == convert._drawn_splits(count, config)
-
-    def test_another_seed_draws_another_split(self):
-        drawn = {tuple(convert._drawn_splits(10, schema.Data(split_seed=seed))) for seed in range(5)}
-        assert len(drawn) > 1
-
     def test_cases_of_unequal_channels_are_refused(self, tmp_path):
         write_cases(tmp_path / "in", ["a"])
         write_cases(tmp_path / "in", ["b"], channels=2)
-        with pytest.raises(
-            InputError, match=r"case b: expected 1 channel\(s\) and 0 attributes as in case a, came 2 and"
-        ):
+        with pytest.raises(InputError, match=r"case b: expected 1 channel\(s\) as in case a, came 2"):
             convert.convert(folder_config(tmp_path / "in"), tmp_path / "out", progress=False)
         assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
@@ -241,6 +225,30 @@ class AttributesTest:
         assert manifest["dropped"] == {"below_min_voxels": 0, "attribute energy unknown": 12}
         np.testing.assert_array_equal(read_records(tmp_path / "out")["val"][0]["attributes"], [[np.nan]] * 2)
 
+    def test_synthetic_showers_have_an_energy(self, tmp_path):
+        sections = ((5, "tungsten", 2.8, 2.0), (6, "iron", 25.0, 8.0))
+        config = schema.Data(
+            source="synthetic:showers",
+            classes=("muon", "photon", "pion"),
+            attributes=("charge", "energy"),
+            synthetic=schema.Synthetic(shape=(11, 7, 9), count=(2, 3), num_train=2, num_val=0, num_test=0),
+        )
+        config.synthetic.showers.sections = sections
+        manifest = convert.convert(config, tmp_path / "out", progress=False)
+        assert manifest["spacing_median"] == pytest.approx([(5 * 4.8 + 6 * 33.0) / 11, 10.0, 10.0])
+        assert {"showers", "seed", "min_voxels"} <= set(manifest["settings"])
+        assert not {"cubes", "digits", "nuclei"} & set(manifest["settings"])
+        for index, case in enumerate(read_records(tmp_path / "out")["train"]):
+            image, ids, class_ids, attributes, _ = synthetic.draw("showers", config.synthetic, index)
+            assert case["name"].decode() == f"showers_0_{index:05d}"
+            np.testing.assert_array_equal(case["volume"][..., 0], image)
+            np.testing.assert_array_equal(case["instance_ids"], ids)
+            np.testing.assert_array_equal(case["class_ids"], np.array([2, 3, 1])[class_ids - 1])
+            np.testing.assert_array_equal(case["attributes"], np.insert(attributes, 0, np.nan, axis=1))
+        config.attributes = ()
+        dropped = convert.convert(config, tmp_path / "unlisted", progress=False)["dropped"]
+        assert dropped["attribute energy unlisted"] == sum(manifest["num_instances"]["train"].values()) > 0
+
 
 class KeypointsTest:
     def write(self, folder):
@@ -304,6 +312,25 @@ class KeypointsTest:
         np.testing.assert_array_equal(read_records(tmp_path / "out")["val"][0]["keypoints"], np.full((2, 1, 3), np.nan))
 
 
+def fail_at(monkeypatch, number):
+    """Synthetic volume `number` cannot be drawn; the list returned grows by those that are."""
+    original, drawn = synthetic.draw, []
+
+    def draw(kind, settings, index):
+        if index == number:
+            raise OSError("disk full")
+        drawn.append(index)
+        return original(kind, settings, index)
+
+    monkeypatch.setattr(synthetic, "draw", draw)
+    return drawn
+
+
+def contents(folder):
+    """{name: bytes} of all files."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 class OutputTest:
     @pytest.mark.parametrize("write", [convert.convert, convert.write_files])
     def test_a_folder_with_something_in_it_is_refused(self, tmp_path, write):
@@ -325,15 +352,8 @@ class OutputTest:
         assert (tmp_path / "mine.txt").read_text() == "keep"
 
     @pytest.mark.parametrize("write", [convert.convert, convert.write_files])
-    def test_an_error_on_the_way_leaves_nothing(self, tmp_path, write, monkeypatch):
-        original = convert.synthetic.shapes
-
-        def failing(seed, index, **settings):
-            if index == 3:
-                raise OSError("disk full")
-            return original(seed, index, **settings)
-
-        monkeypatch.setattr(convert.synthetic, "shapes", failing)
+    def test_an_error_before_anything_is_complete_leaves_nothing(self, tmp_path, write, monkeypatch):
+        fail_at(monkeypatch, 2)
         with pytest.raises(OSError, match="disk full"):
             write(synthetic_config(), tmp_path / "deep" / "out", progress=False)
         assert list((tmp_path / "deep").iterdir()) == []
@@ -342,20 +362,20 @@ class OutputTest:
         (tmp_path / "out").mkdir()
         manifest = convert.convert(synthetic_config(), tmp_path / "out", progress=False)
         names = sorted(path.name for path in (tmp_path / "out").iterdir())
-        assert names == [
-            "manifest.json",
-            "test-00000-of-00001.tfrecord",
-            "train-00000-of-00001.tfrecord",
-            "val-00000-of-00001.tfrecord",
-        ]
-        assert manifest["shards"]["train"][0]["file"] == names[2]
+        shards = [f"{split}-00000-of-00001.tfrecord" for split in ("test", "train", "val")]
+        indices = [f"{shard}.index.json" for shard in shards]
+        others = ["conversion.json", "dataset_info.json", "features.json", "manifest.json"]
+        assert names == sorted([*shards, *indices, *others])
+        assert manifest["shards"]["train"][0]["file"] == "train-00000-of-00001.tfrecord"
 
-    def test_shards_stay_below_the_limit(self, tmp_path):
+    def test_a_shard_is_closed_when_it_has_its_size(self, tmp_path):
         config = synthetic_config(shape=(70, 70, 70), count=(0, 0), num_train=7, num_val=0, num_test=0)
         config.shard_megabytes = 1
         shards = convert.convert(config, tmp_path / "out", progress=False)["shards"]["train"]
-        assert [shard["records"] for shard in shards] == [2, 2, 2, 1]  # 343 kB each
-        assert all((tmp_path / "out" / shard["file"]).stat().st_size == shard["bytes"] for shard in shards)
+        assert [shard["records"] for shard in shards] == [3, 3, 1]  # 343 kB each, and some for the ids
+        for shard in shards:
+            content = (tmp_path / "out" / shard["file"]).read_bytes()
+            assert (len(content), hashlib.sha256(content).hexdigest()) == (shard["bytes"], shard["sha256"])
 
     def test_conversion_of_written_files_equals_direct_conversion(self, tmp_path):
         config = synthetic_config()
@@ -382,6 +402,76 @@ class OutputTest:
         convert.write_files(folder_config(tmp_path / "in"), tmp_path / "out", progress=False)
         written = read_volume(tmp_path / "out" / "images" / "a.nii.gz").array
         np.testing.assert_array_equal(written, image.astype(np.float32))
+
+
+class ResumeTest:
+    def test_an_error_leaves_complete_shards_and_the_same_command_continues(self, tmp_path, monkeypatch):
+        config = synthetic_config()
+        convert.convert(config, tmp_path / "whole", progress=False)
+        with monkeypatch.context() as patch:
+            fail_at(patch, 3)
+            with pytest.raises(OSError, match="disk full"):
+                convert.convert(config, tmp_path / "out", progress=False)
+        shard = tmp_path / "out" / "train-00000-of-00001.tfrecord"
+        written = shard.stat().st_mtime_ns
+        with pytest.raises(
+            InputError,
+            match=r"out: expected finished records, came a conversion that was not; the same command continues it",
+        ):
+            records.read_manifest(tmp_path / "out")
+        drawn = fail_at(monkeypatch, -1)
+        convert.convert(config, tmp_path / "out", progress=False)
+        assert shard.stat().st_mtime_ns == written
+        assert set(drawn) == {0, 3, 4, 5}  # the first once more for its size
+        assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+    def test_a_finished_conversion_is_left_as_it_is(self, tmp_path):
+        manifest = convert.convert(synthetic_config(), tmp_path / "out", progress=False)
+        times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+        assert convert.convert(synthetic_config(), tmp_path / "out", progress=False) == manifest
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == times
+
+    def test_other_settings_are_refused_by_name(self, tmp_path):
+        convert.convert(synthetic_config(), tmp_path / "out", progress=False)
+        before = contents(tmp_path / "out")
+        for change, words in (
+            ({"shard_megabytes": 7}, r"\(shard_megabytes: 128 -> 7\); choose another output"),
+            ({"min_voxels": 9}, r"settings: .*'min_voxels': 1.* -> .*'min_voxels': 9"),
+            ({"chunk_size": (50, 60, 70)}, r"chunk_size: \[256, 256, 256\] -> \[50, 60, 70\]"),
+        ):
+            config = synthetic_config()
+            for name, value in change.items():
+                setattr(config, name, value)
+            with pytest.raises(InputError, match=words):
+                convert.convert(config, tmp_path / "out", progress=False)
+        assert contents(tmp_path / "out") == before
+
+    @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+    def test_a_killed_conversion_continues(self, tmp_path):
+        settings = {"shape": (80, 90, 100), "count": (2, 5), "base_size": 9.0, "num_train": 30, "num_val": 1}
+        config = synthetic_config(**settings)
+        config.shard_megabytes = 1
+        script = (
+            "import json, sys; from configs import schema; from data import convert\n"
+            "synthetic = schema.Synthetic(num_test=1, **json.loads(sys.argv[1]))\n"
+            "config = schema.Data(synthetic=synthetic, shard_megabytes=1)\n"
+            "convert.convert(config, sys.argv[2], progress=False)"
+        )
+        command = [sys.executable, "-c", script, json.dumps(settings), str(tmp_path / "out")]
+        process = subprocess.Popen(command, cwd=pathlib.Path(__file__).parents[2])
+        while process.poll() is None and len(list(tmp_path.glob("out/*.index.json"))) < 2:
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*.index.json")}
+        times |= {path.with_name(path.name[: -len(".index.json")]): None for path in times}
+        times = {path: path.stat().st_mtime_ns for path in times}
+        assert len(times) >= 4
+        assert not (tmp_path / "out" / "manifest.json").exists()
+        convert.convert(config, tmp_path / "out", progress=False)
+        assert {path: path.stat().st_mtime_ns for path in times} == times
+        convert.convert(config, tmp_path / "whole", progress=False)
+        assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 class EnsureRecordsTest:
@@ -418,7 +508,7 @@ class EnsureRecordsTest:
         convert.write_files(config, tmp_path / "files", progress=False)
         config.source = str(tmp_path / "files")
         manifest = convert.convert(config, config.records, progress=False)
-        config.source = convert.SYNTHETIC
+        config.source = "synthetic:shapes"
         assert convert.ensure_records(config) == manifest
         config.min_voxels = 5
         with pytest.raises(InputError, match=r"data\.min_voxels=5, came min_voxels=1"):
@@ -438,7 +528,7 @@ class EnsureRecordsTest:
         config = synthetic_config(tmp_path / "records")
         original = convert.convert
 
-        def beaten(data_config, output):
+        def beaten(data_config, output, patch_size):
             original(data_config, output, progress=False)
             raise OSError("Directory not empty")
 

@@ -1,3 +1,5 @@
+import contextlib
+import hashlib
 import json
 import os
 
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import records
+from data import chunks, records, statistics
 from data.cases import Case
 from data.errors import InputError
 from data.readers import Volume, spacing_affine
@@ -28,15 +30,24 @@ def make_case(array=None, *, num_instances=2, num_attributes=0, num_keypoints=0,
     return Case(name, Volume(array, spacing, affine), ids, class_ids, attributes, keypoints, "/some/folder/a.nii.gz")
 
 
+def to_example(case):
+    return records.to_example(chunks.whole(case, statistics_of(case)))
+
+
+def statistics_of(case):
+    channels = 1 if case.volume.array.ndim == 3 else case.volume.array.shape[3]
+    return np.arange(channels * len(statistics.NAMES), dtype=np.float32).reshape(channels, -1)
+
+
 def parsed(case):
-    return {key: value.numpy() for key, value in tf.function(records.parse)(records.to_example(case)).items()}
+    return {key: value.numpy() for key, value in tf.function(records.parse)(to_example(case)).items()}
 
 
 def write_manifest(folder, **changes):
     shard = {"file": "train-00000-of-00001.tfrecord", "records": 2, "bytes": 0, "sha256": ""}
     with tf.io.TFRecordWriter(str(folder / shard["file"])) as writer:
         for name in "ab":
-            writer.write(records.to_example(make_case(name=name)))
+            writer.write(to_example(make_case(name=name)))
     shard["bytes"] = (folder / shard["file"]).stat().st_size
     manifest = {
         "format_version": records.FORMAT_VERSION,
@@ -56,7 +67,7 @@ class RoundTripTest:
     )
     def test_voxels_come_back_from_their_own_dtype(self, dtype):
         array = (np.arange(np.prod(SHAPE)) % 127 - (0 if "u" in dtype else 60)).astype(dtype).reshape(SHAPE)
-        record = tf.train.Example.FromString(records.to_example(make_case(array)))
+        record = tf.train.Example.FromString(to_example(make_case(array)))
         stored = record.features.feature["volume_dtype"].bytes_list.value[0].decode()
         assert stored == np.dtype(dtype).newbyteorder("=").name
         np.testing.assert_array_equal(parsed(make_case(array))["volume"], array[..., np.newaxis].astype(np.float32))
@@ -72,7 +83,7 @@ class RoundTripTest:
         ],
     )
     def test_other_dtypes_become_one_that_holds_them(self, array, stored):
-        record = tf.train.Example.FromString(records.to_example(make_case(array)))
+        record = tf.train.Example.FromString(to_example(make_case(array)))
         assert record.features.feature["volume_dtype"].bytes_list.value[0].decode() == stored
         assert parsed(make_case(array))["volume"][1, 2, 3, 0] == np.float32(array[1, 2, 3])
 
@@ -82,14 +93,14 @@ class RoundTripTest:
     )
     def test_a_dtype_without_a_lossless_stand_in_is_refused(self, array):
         with pytest.raises(InputError, match=rf"case a: expected voxels of uint8, .* came {array.dtype}"):
-            records.to_example(make_case(array))
+            to_example(make_case(array))
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
     def test_voxels_beyond_float32_are_refused(self, value):
         array = np.zeros(SHAPE)
         array[1, 2, 3] = value
         with pytest.raises(InputError, match="case a: expected finite voxels within float32"):
-            records.to_example(make_case(array))
+            to_example(make_case(array))
 
     def test_channels_are_kept(self):
         array = np.random.default_rng(0).normal(size=(*SHAPE, 3)).astype(np.float32)
@@ -106,6 +117,10 @@ class RoundTripTest:
         np.testing.assert_array_equal(found["spacing"], np.float32([2.5, 0.7, 0.3]))
         np.testing.assert_array_equal(found["affine"], case.volume.affine.astype(np.float32))
         np.testing.assert_array_equal(found["origin"], [0, 0, 0])
+        np.testing.assert_array_equal(found["case_shape"], SHAPE)
+        assert (found["chunk"], found["num_chunks"]) == (0, 1)
+        np.testing.assert_array_equal(found["instance_numbers"], [1, 2, 3, 4])
+        np.testing.assert_array_equal(found["intensity"], statistics_of(case))
         assert (found["name"], found["source"]) == (b"a", b"a.nii.gz")
         kinds = {key: str(value.dtype) for key, value in found.items() if isinstance(value, np.ndarray)}
         assert kinds == {
@@ -117,6 +132,9 @@ class RoundTripTest:
             "spacing": "float32",
             "affine": "float32",
             "origin": "int32",
+            "case_shape": "int32",
+            "instance_numbers": "int32",
+            "intensity": "float32",
         }
 
     @pytest.mark.parametrize("largest", [1, 255, 256, 65535, 65536, 2**31 - 1])
@@ -124,14 +142,6 @@ class RoundTripTest:
         case = make_case()
         case.instance_ids[4, 6, 10] = largest
         np.testing.assert_array_equal(parsed(case)["instance_ids"], case.instance_ids)
-
-    def test_records_that_know_no_landmarks_have_none(self):
-        example = tf.train.Example.FromString(records.to_example(make_case(num_attributes=2)))
-        for name in ("keypoints", "num_keypoints"):
-            del example.features.feature[name]
-        found = records.parse(example.SerializeToString())
-        assert found["keypoints"].shape == (2, 0, 3)
-        np.testing.assert_array_equal(found["attributes"], [[0, 1], [2, 3]])
 
     @pytest.mark.parametrize(("num_attributes", "num_keypoints"), [(0, 0), (3, 2)])
     def test_no_instances(self, num_attributes, num_keypoints):
@@ -145,15 +155,15 @@ class RoundTripTest:
     def test_a_record_beyond_two_gigabytes_is_refused(self, monkeypatch):
         monkeypatch.setattr(records, "_MAX_RECORD_BYTES", 700)
         with pytest.raises(InputError, match=r"case a: expected a volume below 2 GB with its ids, came 0\.0 GB"):
-            records.to_example(make_case())
+            to_example(make_case())
 
     def test_compressed_ids_count_towards_two_gigabytes(self, monkeypatch):
         case = make_case()
         monkeypatch.setattr(records, "_MAX_RECORD_BYTES", case.volume.array.nbytes)
         with pytest.raises(InputError, match="below 2 GB with its ids"):
-            records.to_example(case)
+            to_example(case)
         monkeypatch.setattr(records, "_MAX_RECORD_BYTES", case.volume.array.nbytes + case.instance_ids.size)
-        assert len(records.to_example(case)) > case.volume.array.nbytes
+        assert len(to_example(case)) > case.volume.array.nbytes
 
 
 class ReadingTest:
@@ -162,7 +172,7 @@ class ReadingTest:
         return tf.train.Example(features=tf.train.Features(feature={"other": feature})).SerializeToString()
 
     def changed(self, **features):
-        example = tf.train.Example.FromString(records.to_example(make_case()))
+        example = tf.train.Example.FromString(to_example(make_case()))
         for name, value in features.items():
             example.features.feature[name].bytes_list.value[0] = value
         return example.SerializeToString()
@@ -261,27 +271,61 @@ class ManifestTest:
             records.check_matches(manifest, ("cell", "nucleus"), 1, **{kind: ("energy",)})
 
 
-class ShardWriterTest:
-    def test_rolls_before_a_shard_grows_too_large(self, tmp_path):
-        writer = records.ShardWriter(tmp_path, "val", max_bytes=100)
-        for size in (40, 28, 1, 200, 10):  # 16 more for the frame of each
-            writer.write(b"x" * size)
-        shards = writer.close()
-        assert [shard["file"] for shard in shards] == [f"val-0000{i}-of-00004.tfrecord" for i in range(4)]
-        assert [shard["records"] for shard in shards] == [2, 1, 1, 1]
-        assert [shard["bytes"] for shard in shards] == [100, 17, 216, 26]
-        assert [(tmp_path / shard["file"]).stat().st_size for shard in shards] == [100, 17, 216, 26]
-        assert len(shards[0]["sha256"]) == 64
-        assert len(list(tmp_path.iterdir())) == 4
+class WriteShardTest:
+    def chunks(self, count):
+        return (chunks.whole(make_case(name=f"case{i}"), statistics_of(make_case())) for i in range(count))
+
+    def test_the_index_leads_to_every_record(self, tmp_path):
+        path = tmp_path / "val-00000-of-00001.tfrecord"
+        entry = records.write_shard(path, self.chunks(3), ("cell", "nucleus", "wall"))
+        content = path.read_bytes()
+        assert (entry["file"], entry["bytes"]) == (path.name, len(content))
+        assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+        stored = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+        for i, (place, example) in enumerate(zip(entry["records"], stored, strict=True)):
+            assert content[place["offset"] : place["offset"] + place["length"]] == example
+            assert place["hash"] == int(tf.strings.to_hash_bucket_fast(example, 2**62))
+            assert (place["case"], place["chunk"]) == (f"case{i}", 0)
+            assert place["instances"] == {"cell": 1, "nucleus": 1, "wall": 0}
+
+    def test_an_error_on_the_way_leaves_nothing(self, tmp_path):
+        def failing():
+            yield from self.chunks(2)
+            raise InputError("the third is damaged")
+
+        with pytest.raises(InputError, match="the third is damaged"):
+            records.write_shard(tmp_path / "a.tfrecord", failing(), ("cell", "nucleus", "wall"))
+        assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a device without space")
-    def test_a_full_disk_is_an_os_error(self, tmp_path):
-        (tmp_path / "val-00000.part").symlink_to("/dev/full")
-        writer = records.ShardWriter(tmp_path, "val", max_bytes=100)
-        writer.write(b"x")
-        with pytest.raises(OSError, match="No space left on device"):
-            writer.close()
+    def test_a_full_disk_is_an_os_error(self, tmp_path, monkeypatch):
+        @contextlib.contextmanager
+        def full(path):
+            yield "/dev/full"
 
-    def test_no_records_make_no_shards(self, tmp_path):
-        assert records.ShardWriter(tmp_path, "val", max_bytes=100).close() == []
-        assert list(tmp_path.iterdir()) == []
+        monkeypatch.setattr(records, "replacing", full)
+        with pytest.raises(OSError, match="No space left on device"):
+            records.write_shard(tmp_path / "a.tfrecord", self.chunks(1), ("cell", "nucleus", "wall"))
+
+    def test_equal_chunks_give_equal_bytes(self, tmp_path):
+        for name in ("a", "b"):
+            records.write_shard(tmp_path / name, self.chunks(2), ("cell", "nucleus", "wall"))
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+class CheckPatchTest:
+    def manifest(self, chunks):
+        return {"patch_size": [6, 8, 10], "cases": {"train": [{"chunks": 1}], "val": [{"chunks": chunks}]}}
+
+    def test_larger_patches_are_refused_where_cases_are_cut(self):
+        records.check_patch(self.manifest(4), (6, 8, 10))
+        records.check_patch(self.manifest(1), (60, 80, 100))
+        with pytest.raises(
+            InputError, match=r"patch_size \[6, 9, 10\], came those for \[6, 8, 10\]; convert the source"
+        ):
+            records.check_patch(self.manifest(4), (6, 9, 10))
+
+    def test_a_conversion_that_has_not_ended_is_no_set_of_records(self, tmp_path):
+        (tmp_path / records.CONVERSION).write_text("{}")
+        with pytest.raises(InputError, match="expected finished records, came a conversion that was not"):
+            records.read_manifest(tmp_path)
