@@ -36,23 +36,15 @@ def read(path, classes, attributes, keypoints):
         raise InputError(
             f"data.attributes: expected names other than {CLASS!r} and {KEYPOINTS!r}, got {tuple(attributes)}"
         )
-    class_of = {name: i for i, name in enumerate(classes, start=1)}
-    class_of.update({i: i for i in range(1, len(classes) + 1)})
     table, others = {}, collections.Counter()
     for key, value in read_json(path).items():
         if not key.isdecimal():
             raise InputError(f"{path}: expected instance ids as keys, got {key!r}")
         said = value if isinstance(value, dict) else {CLASS: value}
-        class_name = said.get(CLASS)
-        if not isinstance(class_name, str | int) or isinstance(class_name, bool) or class_name not in class_of:
-            raise InputError(
-                f"{path}: id {key}: expected one of the classes {classes} or its number "
-                f"1..{len(classes)}, got {class_name!r}"
-            )
         landmarks = _landmarks(f"{path}: id {key}", said.get(KEYPOINTS))
-        values = [_number(f"{path}: id {key}: {name}", said.get(name)) for name in attributes]
+        values = [number(f"{path}: id {key}: {name}", said.get(name)) for name in attributes]
         points = [_point(f"{path}: id {key}: keypoint {name}", landmarks.get(name)) for name in keypoints]
-        table[int(key)] = class_of[class_name], values, points
+        table[int(key)] = class_id(f"{path}: id {key}", said.get(CLASS), classes), values, points
         others.update(f"attribute {name}" for name in said.keys() - {CLASS, KEYPOINTS, *attributes})
         others.update(f"keypoint {name}" for name in landmarks.keys() - set(keypoints))
     return table, dict(sorted(others.items()))
@@ -83,6 +75,15 @@ def write(path, class_names, attributes=(), values=(), keypoints=(), points=()):
         temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
+def class_id(what, name, classes):
+    """The class id, 1..K, of a class name or number; InputError, which begins with `what`, where it is neither."""
+    class_of = {known: i for i, known in enumerate(classes, start=1)}
+    class_of.update({i: i for i in range(1, len(classes) + 1)})
+    if not isinstance(name, str | int) or isinstance(name, bool) or name not in class_of:
+        raise InputError(f"{what}: expected one of the classes {classes} or its number 1..{len(classes)}, got {name!r}")
+    return class_of[name]
+
+
 def read_json(path):
     """The object in a JSON file as a dict; InputError where there is none."""
     try:
@@ -94,7 +95,8 @@ def read_json(path):
     return value
 
 
-def _number(what, value):
+def number(what, value):
+    """A float within float32, NaN where `value` is None; InputError, which begins with `what`, for anything else."""
     if value is None:
         return float("nan")
     if not _is_number(value):

@@ -7,7 +7,9 @@ import SimpleITK
 
 from data import instance_table
 from data.cases import CaseFiles, find_cases, load_case
-from data.errors import InputError
+from data.errors import GridError, InputError
+from data.formats import dicom_seg
+from data.lazy import LazyArray
 from data.writers import write_volume
 
 SHAPE = (5, 7, 11)
@@ -39,8 +41,8 @@ def instances():
 
 
 def write_case(folder, labels, *, suffix=".npz", labels_spacing=SPACING, classes=None):
-    files = CaseFiles("a", folder / f"a_image{suffix}", folder / f"a_labels{suffix}", None)
-    write_volume(files.image, np.ones(SHAPE, np.int16), SPACING)
+    files = CaseFiles("a", (folder / f"a_image{suffix}",), folder / f"a_labels{suffix}", None)
+    write_volume(files.images[0], np.ones(SHAPE, np.int16), SPACING)
     write_volume(files.labels, labels, labels_spacing)
     if classes is not None:
         (folder / "a_labels.json").write_text(json.dumps(classes))
@@ -57,8 +59,8 @@ class FindCasesTest:
         touch(tmp_path, "labels/b.json", "images/._b.nii.gz", "images/LICENSE", "README.md")
         cases = find_cases(tmp_path)
         assert cases == [
-            CaseFiles("a", tmp_path / "images" / "a.tif", tmp_path / "labels" / "a.npz", None),
-            CaseFiles("b", tmp_path / "images" / "b.nii.gz", tmp_path / "labels" / "b.nii.gz", None),
+            CaseFiles("a", (tmp_path / "images" / "a.tif",), tmp_path / "labels" / "a.npz", None),
+            CaseFiles("b", (tmp_path / "images" / "b.nii.gz",), tmp_path / "labels" / "b.nii.gz", None),
         ]
 
     def test_side_by_side_and_split_in_the_name(self, tmp_path):
@@ -98,7 +100,7 @@ class FindCasesTest:
             (["a_image.tif"], "expected one label file for every image, got none for a_image.tif"),
             (["a_image.tif", "mask.tif"], "mask.tif: expected the name <case>_image or"),
             (["images/a.tif", "images/a.npz", "labels/a.tif"], "one file for 'a', got a.npz too"),
-            (["a_image.nrrd", "a_labels.nrrd"], r"expected a volume file \(.*'a_image.nrrd'"),
+            (["a_image.vtk", "a_labels.vtk"], r"expected a volume file \(.*'a_image.vtk'"),
         ],
     )
     def test_folders_that_hold_no_cases(self, tmp_path, names, words):
@@ -376,7 +378,7 @@ class LoadCaseGridTest:
     def test_shifted_nifti(self, tmp_path):
         files = write_case(tmp_path, instances(), suffix=".nii")
         turned = (0, 0, 1, 0, 1, 0, -1, 0, 0)  # the file's x axis runs along -z of the world, its z axis along x
-        self.move(files.image, (10, 20, 30), turned)
+        self.move(files.images[0], (10, 20, 30), turned)
         # Spacing: 2 mm along z, 0.75 along y, 0.5 along x.
         for origin in ((10.9, 20, 30), (10, 20.35, 30), (10, 20, 30.2)):
             self.move(files.labels, origin, turned)
@@ -388,12 +390,26 @@ class LoadCaseGridTest:
             assert "got [10.0, 20.0, 30.0] and [" in str(raised.value)
             assert np.allclose(json.loads(str(raised.value).split(" and ")[-1].split(" mm")[0]), origin)
 
-    def test_only_nifti_pairs_have_an_origin(self, tmp_path):
+    def test_shifted_nrrd_beside_nifti(self, tmp_path):
+        image, labels = tmp_path / "a_image.nii", tmp_path / "a_labels.nrrd"
+        for path, array in ((image, np.ones(SHAPE, np.int16)), (labels, instances())):
+            stored = SimpleITK.GetImageFromArray(array)
+            stored.SetSpacing(SPACING[::-1])
+            SimpleITK.WriteImage(stored, str(path))
+        files = CaseFiles("a", (image,), labels, None)
+        assert load(files, classes=("cell",))[0].class_ids.shape == (3,)
+        self.move(labels, (0, 0, 1.1), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+        with pytest.raises(
+            GridError, match=r"a_image.nii and .*a_labels.nrrd: expected one origin, got \[0.0, 0.0, 0.0"
+        ):
+            load(files, classes=("cell",))
+
+    def test_formats_without_a_world_have_no_origin(self, tmp_path):
         files = write_case(tmp_path, instances(), suffix=".nii")
-        self.move(files.image, (10, 20, 30), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+        self.move(files.images[0], (10, 20, 30), (1, 0, 0, 0, 1, 0, 0, 0, 1))
         labels = tmp_path / "a_labels.npz"
         write_volume(labels, instances(), SPACING)
-        case, _ = load(CaseFiles("a", files.image, labels, None), classes=("cell",))
+        case, _ = load(CaseFiles("a", files.images, labels, None), classes=("cell",))
         assert case.class_ids.shape == (3,)
 
     @pytest.mark.parametrize(
@@ -412,8 +428,184 @@ class LoadCaseGridTest:
 
     def test_unknown_kind(self, tmp_path):
         files = write_case(tmp_path, instances())
-        with pytest.raises(ValueError, match="must be 'instances' or 'semantic', got 'panoptic'"):
+        with pytest.raises(ValueError, match="must be instances, semantic, boxes, dicom_seg or hits, got 'panoptic'"):
             load(files, labels="panoptic")
+
+
+def channels_of(folder, *names, suffixes=("_0000", "_0001")):
+    touch(folder, *names)
+    return find_cases(folder, channel_suffixes=suffixes)
+
+
+class ChannelFilesTest:
+    SUFFIXES = ("_t1", "_flair")
+
+    def test_are_listed_in_the_order_of_the_suffixes(self, tmp_path):
+        names = ("images/a_flair.nii", "images/a_t1.nii", "images/b_t1.npz", "images/b_flair.nii")
+        cases = channels_of(tmp_path, *names, "labels/a.nii", "labels/b.nii", suffixes=self.SUFFIXES)
+        assert [case.name for case in cases] == ["a", "b"]
+        assert [[path.name for path in case.images] for case in cases] == [
+            ["a_t1.nii", "a_flair.nii"],
+            ["b_t1.npz", "b_flair.nii"],
+        ]
+
+    def test_beside_their_labels(self, tmp_path):
+        names = ("a_image_0000.tif", "a_image_0001.tif", "a_labels.tif")
+        (case,) = channels_of(tmp_path, *names)
+        assert (case.name, [path.name for path in case.images]) == ("a", list(names[:2]))
+        (tmp_path / "split.json").write_text('{"val": ["a_image_0001"]}')
+        assert find_cases(tmp_path, channel_suffixes=("_0000", "_0001"))[0].split == "val"
+
+    @pytest.mark.parametrize(
+        ("names", "words"),
+        [
+            (
+                ["images/a_0000.nii", "images/b_0000.nii", "images/b_0001.nii", "labels/a.nii", "labels/b.nii"],
+                "expected the channels _0000, _0001 of every case, got none for a_0001",
+            ),
+            (["images/a.nii", "labels/a.nii"], "a.nii: expected a name that ends with _0000 or _0001 .data.channel_su"),
+            (["a_image.nii", "a_labels.nii"], "expected the name <case>_image_0000 or <case>_image_0001 or <case>_lab"),
+            (["images/a_0000.nii", "images/a_0000.tif", "labels/a.nii"], "one file for 'a_0000', got a_0000.nii too"),
+        ],
+    )
+    def test_that_do_not_fit(self, tmp_path, names, words):
+        with pytest.raises(InputError, match=words):
+            channels_of(tmp_path, *names)
+
+    def test_become_one_volume(self, tmp_path):
+        rng = np.random.default_rng(0)
+        first, second = rng.integers(0, 9, (2, *SHAPE)).astype(np.int16)
+        write_volume(tmp_path / "images" / "a_t1.nii", first, SPACING)
+        write_volume(tmp_path / "images" / "a_flair.nii", second, SPACING)
+        write_volume(tmp_path / "labels" / "a.nii", (instances() > 0).astype(np.uint8), SPACING)
+        (files,) = find_cases(tmp_path, channel_suffixes=self.SUFFIXES)
+        for lazy in (False, True):
+            case, _ = load_case(files, labels="semantic", classes=("cell",), min_voxels=1, lazy=lazy)
+            np.testing.assert_array_equal(np.asarray(case.volume.array), np.stack([first, second], axis=-1))
+            assert isinstance(case.volume.array, LazyArray) == lazy
+            assert len(case.class_ids) == 3
+        write_volume(tmp_path / "images" / "a_flair.nii", second[1:], SPACING)
+        with pytest.raises(GridError, match=r"a_t1.nii and .*a_flair.nii: expected one shape"):
+            load_case(files, labels="semantic", classes=("cell",), min_voxels=1)
+
+
+class FoldersAsCasesTest:
+    def test_series_and_stores_are_cases(self, tmp_path):
+        touch(tmp_path, "images/ct.1/1.dcm", "images/b.zarr/.zattrs", "images/.hidden/x", "labels/ct.1.nii.gz")
+        touch(tmp_path, "labels/b.zarr/.zattrs")
+        assert [(case.name, case.images[0].name, case.labels.name) for case in find_cases(tmp_path)] == [
+            ("b", "b.zarr", "b.zarr"),
+            ("ct.1", "ct.1", "ct.1.nii.gz"),
+        ]
+
+    def test_side_by_side_folders_of_other_names_are_passed_over(self, tmp_path):
+        touch(tmp_path, "a_image/1.dcm", "a_labels.nii", "records/manifest.json")
+        assert [(case.name, case.images[0].name) for case in find_cases(tmp_path)] == [("a", "a_image")]
+
+    def test_series_with_labels_in_another_format(self, tmp_path):
+        folder = shared("conversion") / "ct_dicom_dcmqi"
+        files = CaseFiles("ct", (folder / "ct-3slice",), folder / "liver_spine_seg.nrrd", None)
+        case, dropped = load(files, classes=("organ",))
+        assert case.volume.array.shape == case.instance_ids.shape == (3, 512, 512)
+        assert len(case.class_ids) == case.instance_ids.max() > 0
+        assert dropped == {"below_min_voxels": 0}
+
+
+def write_boxes(folder, text, suffix=".csv"):
+    write_volume(folder / "images" / "a.npz", np.ones(SHAPE, np.int16), SPACING)
+    (folder / "labels").mkdir(exist_ok=True)
+    (folder / "labels" / f"a{suffix}").write_text(text)
+    return find_cases(folder, labels="boxes")[0]
+
+
+BOXES = "z0,y0,x0,z1,y1,x1,class,energy\n"
+
+
+class LoadBoxesTest:
+    def test_are_filled_and_the_smaller_one_lies_on_top(self, tmp_path):
+        text = BOXES + "0,0,0,2,3,4,cuboid,2.5\n1,1,1,2,2,2,ellipsoid,\n4,6,10,5,7,99,ellipsoid,7\n"
+        case, dropped = load(write_boxes(tmp_path, text), labels="boxes", attributes=("energy",), keypoints=("tip",))
+        expected = np.zeros(SHAPE, np.int32)
+        expected[0:2, 0:3, 0:4], expected[1, 1, 1], expected[4, 6, 10] = 1, 2, 3
+        np.testing.assert_array_equal(case.instance_ids, expected)
+        np.testing.assert_array_equal(case.class_ids, [2, 1, 1])
+        np.testing.assert_array_equal(case.attributes, [[2.5], [np.nan], [7]])
+        np.testing.assert_array_equal(case.keypoints, np.full((3, 1, 3), np.nan))
+        assert dropped == {"below_min_voxels": 0, "voxels hidden": 1, "boxes clipped": 1}
+
+    def test_a_box_that_others_hide_is_reported(self, tmp_path):
+        text = BOXES + "0,0,0,1,1,2,1,1\n0,0,0,1,1,1,2,2\n0,0,1,1,1,2,2,3\n"
+        case, dropped = load(write_boxes(tmp_path, text), labels="boxes", attributes=("energy",))
+        np.testing.assert_array_equal(case.attributes, [[2], [3]])
+        np.testing.assert_array_equal(case.instance_ids[0, 0], [1, 2, *[0] * 9])
+        assert dropped == {"below_min_voxels": 0, "without a voxel": 1, "voxels hidden": 2}
+
+    def test_in_millimetres(self, tmp_path):
+        # The centre of voxel 0 lies at the world's origin; spacing 2, 0.75 and 0.5 mm.
+        row = {"z0": 1, "y0": -0.375, "x0": 0.25, "z1": 5, "y1": 1.125, "x1": 0.75}
+        files = write_boxes(tmp_path, json.dumps({"boxes": [row]}), ".json")
+        case, _ = load(files, labels="boxes", classes=("cell",), box_unit="mm")
+        assert np.argwhere(case.instance_ids).tolist() == [[1, 0, 1], [1, 1, 1], [2, 0, 1], [2, 1, 1]]
+
+    def test_no_boxes(self, tmp_path):
+        case, dropped = load(write_boxes(tmp_path, BOXES), labels="boxes")
+        assert not case.instance_ids.any()
+        assert (case.class_ids.shape, dropped) == ((0,), {"below_min_voxels": 0})
+
+    def test_beside_their_images(self, tmp_path):
+        touch(tmp_path, "a_image.nii", "a_labels.json", "b_image.nii", "b_labels.csv", "groups.csv", "split.json")
+        touch(tmp_path, "._a_labels.csv")
+        (tmp_path / "split.json").write_text('{"val": ["a"]}')
+        cases = find_cases(tmp_path, labels="boxes")
+        assert [(case.name, case.labels.name, case.split) for case in cases] == [
+            ("a", "a_labels.json", "val"),
+            ("b", "b_labels.csv", None),
+        ]
+
+    @pytest.mark.parametrize(
+        ("names", "words"),
+        [
+            (["images/a.nii", "labels/a.nii"], "a.nii: expected a table of boxes .*.csv, .json.*, got 'a.nii'"),
+            (["a_image.nii", "a_labels.nii"], "a_labels.nii: expected a table of boxes"),
+            (["images/a.nii", "labels/a.csv", "labels/a.json"], "expected one file for 'a', got a.csv too"),
+            (["images/a.nii", "labels/x.txt"], "expected one label file for every image, got none for a.nii"),
+        ],
+    )
+    def test_files_that_are_no_tables(self, tmp_path, names, words):
+        touch(tmp_path, *names)
+        with pytest.raises(InputError, match=words):
+            find_cases(tmp_path, labels="boxes")
+
+
+class LoadDicomSegTest:
+    def files(self, tmp_path, table=None):
+        folder = shared("conversion") / "ct_dicom_dcmqi"
+        (tmp_path / "a.dcm").symlink_to(folder / "partial_overlaps.dcm")
+        if table is not None:
+            (tmp_path / "a.json").write_text(json.dumps(table))
+        return CaseFiles("a", (folder / "ct-3slice",), tmp_path / "a.dcm", None)
+
+    def test_segments_of_one_class(self, tmp_path):
+        case, dropped = load(self.files(tmp_path), labels="dicom_seg", classes=("organ",))
+        assert len(case.class_ids) == len(np.unique(case.instance_ids)) - 1 > 1
+        assert dropped["voxels hidden"] > 0
+
+    def test_segments_whose_labels_are_no_classes(self, tmp_path):
+        with pytest.raises(InputError, match=r"a.dcm: 1: expected one of the classes \('ellipsoid', 'cuboid'\)"):
+            load(self.files(tmp_path), labels="dicom_seg")
+
+    def test_classes_from_labels_and_from_json(self, tmp_path):
+        files = self.files(tmp_path)
+        labels = dicom_seg.read_labels(files.labels)
+        classes = ("nothing", *sorted(set(labels.values())))
+        case, _ = load(files, labels="dicom_seg", classes=classes)
+        visible = sorted(labels)
+        assert case.class_ids.tolist() == [classes.index(labels[number]) + 1 for number in visible]
+        table = {str(number): {"class": "cuboid", "energy": number} for number in labels}
+        (tmp_path / "a.json").write_text(json.dumps(table))
+        case, _ = load(files, labels="dicom_seg", attributes=("energy",))
+        assert set(case.class_ids.tolist()) == {2}
+        assert case.attributes[:, 0].tolist() == visible
 
 
 class SharedFoldersTest:
@@ -443,8 +635,9 @@ class SharedFoldersTest:
 
     def test_ms_lesions(self):
         folder = shared("ms_lesions") / "patient26"
-        files = CaseFiles("p26", folder / "flair.nii.gz", folder / "lesions.nii.gz", "val")
+        files = CaseFiles("p26", (folder / "flair.nii.gz", folder / "t1.nii.gz"), folder / "lesions.nii.gz", "val")
         case, dropped = load(files, labels="semantic", classes=("lesion",), min_voxels=4)
+        assert case.volume.array.shape == (182, 218, 182, 2)
         sizes = np.bincount(case.instance_ids.ravel())[1:]
         assert sizes.min() >= 4
         assert len(sizes) == len(case.class_ids)
