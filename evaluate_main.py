@@ -22,7 +22,7 @@ def main():
 
     import tqdm
 
-    from data import pipeline, records
+    from data import records, volumes
     from data.atomic import check_folder, replacing
     from evaluation import matching, measurements, metrics
     from serving.inference import VolumeDetector
@@ -35,11 +35,11 @@ def main():
     records.check_matches(
         manifest, config.data.classes, config.input.channels, config.data.attributes, config.data.keypoints
     )
-    volumes = pipeline.volumes(folder, manifest, SPLIT.value, config.input)
+    truths = volumes.of_split(folder, manifest, SPLIT.value, config.input)
     detector = VolumeDetector(restore.load_model(workdir, config), config)
 
     matches, drawn = [], []
-    for number, truth in enumerate(tqdm.tqdm(volumes, desc="evaluate", mininterval=2)):
+    for number, truth in enumerate(tqdm.tqdm(truths, desc="evaluate", mininterval=2)):
         found = detector.detect(truth["volume"])
         matches.append(matching.match_volume(found, truth, config.model.detections.mask_threshold))
         if number < NUM_PICTURES.value:

@@ -121,6 +121,7 @@ class _InputConfig:
     def __init__(self, settings, planes):
         defaults = schema.Input()
         self.foreground, self.flip_axes = defaults.foreground, defaults.flip_axes
+        self.foreground_by = defaults.foreground_by
         self.augment, self.rotate_planes = settings, planes
 
 

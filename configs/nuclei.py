@@ -25,8 +25,8 @@ def get_config():
     config.input.max_instances = 64
     config.input.min_visible_voxels = 50
     config.input.rotate_planes = ((1, 2),)
-    config.input.intensity_scale = 0.3
-    config.input.intensity_shift = 0.3
+    config.input.augment.contrast.interval = (0.7, 1.3)
+    config.input.augment.brightness.interval = (-0.3, 0.3)
     config.model.anchors.sizes = ((12.0, 18.0), (24.0, 30.0), (40.0, 56.0))
     config.model.anchors.aspects = ((1.0, 1.0, 1.0), (1.0, 2.0, 2.0))
     config.model.rois.num_samples = 64

@@ -6,59 +6,60 @@ unless they say mm.
 """
 
 import dataclasses
+import itertools
 import json
+import math
 
 from configs import checks
+from configs.augment_schema import Augment
+from configs.hits_schema import Hits
 from configs.model_schema import Model
+from configs.synthetic_schema import Synthetic
 
 SPLITS = ("train", "val", "test")
-LABELS = ("instances", "semantic")
-NORMALIZATIONS = ("zscore", "minmax", "none")
+LABELS = ("instances", "semantic", "boxes", "dicom_seg", "hits")
+BOX_UNITS = ("voxels", "mm")
+INTERPOLATIONS = ("linear", "spline")
+NORMALIZATIONS = ("zscore", "minmax", "percentile", "window", "dataset", "none")
+FOREGROUND_BY = ("instance", "class")
+ON_CORRUPT = ("fail", "skip")
 INFLATIONS = ("centre", "repeat")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 METRIC_ROWS = ("pooled", "mean")  # the metrics list these beside the classes
 
 
 @dataclasses.dataclass(slots=True)
-class Synthetic:
-    """What `synthetic:shapes` draws (see data/synthetic.py)."""
-
-    shape: tuple = (128, 128, 128)
-    count: tuple = (3, 20)  # objects per volume, both inclusive
-    base_size: float = 15.0  # voxels, times U(0.5, 2) per axis
-    contrast: tuple = (0.02, 0.10)  # intensity of an object, on 0
-    num_train: int = 200
-    num_val: int = 40
-    num_test: int = 10
-    seed: int = 0
-
-    def validate(self):
-        """Raises ValueError where a size or range makes no sense."""
-        checks.triple("data.synthetic.shape", self.shape)
-        checks.interval("data.synthetic.count", self.count)
-        checks.integers("data.synthetic.count", self.count, 0)
-        checks.interval("data.synthetic.contrast", self.contrast)
-        checks.require(self.base_size > 0, "data.synthetic.base_size", "> 0", self.base_size)
-        for name in ("num_train", "num_val", "num_test", "seed"):
-            checks.require(getattr(self, name) >= 0, f"data.synthetic.{name}", ">= 0", getattr(self, name))
-
-
-@dataclasses.dataclass(slots=True)
 class Data:
     """Where volumes come from and what becomes of them as records."""
 
-    source: str = "synthetic:shapes"  # a folder of volumes, or synthetic:shapes
+    source: str = "synthetic:shapes"  # a folder of volumes, or synthetic:<kind>, a kind of data/synthetic
     records: str = "runs/shapes/records"
     classes: tuple = ("ellipsoid", "cuboid", "pyramid")  # class ids 1..K in this order
     attributes: tuple = ()  # names of the numbers measured of every instance, an energy, say
     # Names of landmarks that the data gives of every instance; empty: those derived from masks (ops/keypoints.py). They
     # are mirrored with the volume: where names tell left from right, switch that axis of input.flip_axes off.
     keypoints: tuple = ()
-    labels: str = "instances"  # label files hold instance ids, or semantic values to be split into components
+    # Label files hold instances (ids), semantic (values to be split into components), boxes (tables), dicom_seg
+    # (segments); hits: image and labels are one table of hits.
+    labels: str = "instances"
+    channel_suffixes: tuple = ()  # ("_0000", "_0001"): the channels of case a are the images a_0000 and a_0001
+    box_unit: str = "voxels"  # of labels boxes; or mm, in the world (x, y, z)
+    hits: Hits = dataclasses.field(default_factory=Hits)
     min_voxels: int = 1  # smaller instances are taken out, and counted
     split_fractions: tuple = (0.8, 0.1, 0.1)  # for sources that state no split of their own
     split_seed: int = 0
-    shard_megabytes: int = 128
+    stratify: bool = (
+        True  # draw splits with like shares of the objects of each class; reads the labels where no JSON tells
+    )
+    groups: str = ""  # CSV with columns case,group[,split]: cases of a group (a patient, say) stay in one split
+    folds: int = 0  # k-fold instead of fractions: fold number `fold` is val, the others train; a stated test stays test
+    fold: int = 0  # from 0
+    shard_megabytes: int = 128  # a shard is closed as soon as it has so much
+    # Cases that are longer on an axis are stored as overlapping chunks, such that every patch lies whole in one; mind
+    # that a chunk of twice the patch holds each voxel about eight times.
+    chunk_size: tuple = (256, 256, 256)
+    target_spacing: tuple = ()  # mm (z, y, x) that volumes are resampled to, labels by nearest; () as they are
+    image_interpolation: str = "linear"  # or spline (cubic), where target_spacing is given
     synthetic: Synthetic = dataclasses.field(default_factory=Synthetic)
 
     def validate(self):
@@ -94,8 +95,29 @@ class Data:
             self.keypoints,
         )
         checks.choice("data.labels", self.labels, LABELS)
+        checks.choice("data.box_unit", self.box_unit, BOX_UNITS)
+        checks.require(
+            all(isinstance(suffix, str) and suffix for suffix in self.channel_suffixes)
+            and not any(a.endswith(b) for a, b in itertools.permutations(self.channel_suffixes, 2)),
+            "data.channel_suffixes",
+            "different, non-empty ends of names, none of them the end of another",
+            self.channel_suffixes,
+        )
+        checks.require(self.folds == 0 or self.folds >= 2, "data.folds", "0 (none) or >= 2", self.folds)
+        checks.require(
+            0 <= self.fold < max(self.folds, 1), "data.fold", f"in [0, {max(self.folds, 1)}) of data.folds", self.fold
+        )
         checks.require(self.min_voxels >= 1, "data.min_voxels", ">= 1", self.min_voxels)
         checks.require(self.split_seed >= 0, "data.split_seed", ">= 0", self.split_seed)
+        checks.triple("data.chunk_size", self.chunk_size)
+        checks.require(
+            len(self.target_spacing) in (0, 3)
+            and all(isinstance(mm, int | float) and 0 < mm < math.inf for mm in self.target_spacing),
+            "data.target_spacing",
+            "() or three finite numbers > 0 (mm; z, y, x)",
+            self.target_spacing,
+        )
+        checks.choice("data.image_interpolation", self.image_interpolation, INTERPOLATIONS)
         checks.require(self.shard_megabytes >= 1, "data.shard_megabytes", ">= 1", self.shard_megabytes)
         checks.require(
             len(self.split_fractions) == 3
@@ -106,6 +128,7 @@ class Data:
             "three fractions (train, val, test) that add up to 1",
             self.split_fractions,
         )
+        self.hits.validate()
         self.synthetic.validate()
 
 
@@ -117,8 +140,17 @@ class Input:
     channels: int = 1
     max_instances: int = 32  # G, truth slots of a patch
     min_visible_voxels: int = 8  # an instance cut by the patch's border counts as truth from here on
-    normalization: str = "zscore"  # per volume: zscore, minmax or none
+    # Per volume and channel: zscore, minmax (to 0..1) or percentile (0.5 and 99.5 to 0..1, the rest cut off); the same
+    # for all volumes: window, dataset (zscore by the training split) or none.
+    normalization: str = "zscore"
+    window: tuple = (-160.0, 240.0)  # (low, high) in the source's intensities that become 0..1, the rest is cut off
+    intensity_mean: tuple = ()  # one number per channel, of dataset; empty: those of the training records
+    intensity_std: tuple = ()
     foreground: float = 0.7  # share of patches that are centred near an instance
+    foreground_by: str = "instance"  # which one: instance: any; class: any of a class that is drawn first
+    case_weights: str = ""  # JSON {case: weight}: how often cases are drawn; 0 never, 1 where nothing is said
+    on_corrupt: str = "fail"  # at a damaged record; or skip: another one takes its place
+    max_corrupt: int = 10  # records that may be skipped in an epoch; more stop the run
     mosaic: tuple = (1, 1, 1)  # a training volume is put together from this many cases per axis
     flip_axes: tuple = (True, True, True)
     rotate_planes: tuple = (
@@ -126,21 +158,19 @@ class Input:
         (0, 2),
         (1, 2),
     )  # axis pairs that are turned by multiples of 90 degrees
-    intensity_scale: float = 0.1  # times U(1 - s, 1 + s)
-    intensity_shift: float = 0.1  # plus U(-s, s), in units of the normalised volume
-    noise: float = 0.0  # plus N(0, U(0, s))
-    shuffle_buffer: int = 256  # volumes
+    augment: Augment = dataclasses.field(default_factory=Augment)
 
     def validate(self):
         """Raises ValueError where sizes, shares or axes make no sense."""
         checks.triple("input.patch_size", self.patch_size)
         checks.triple("input.mosaic", self.mosaic)
-        for name in ("channels", "max_instances", "min_visible_voxels", "shuffle_buffer"):
+        for name in ("channels", "max_instances", "min_visible_voxels"):
             checks.require(getattr(self, name) >= 1, f"input.{name}", ">= 1", getattr(self, name))
-        for name in ("intensity_scale", "intensity_shift", "noise"):
-            checks.require(getattr(self, name) >= 0, f"input.{name}", ">= 0", getattr(self, name))
-        checks.choice("input.normalization", self.normalization, NORMALIZATIONS)
+        self._validate_intensities()
         checks.share("input.foreground", self.foreground)
+        checks.choice("input.foreground_by", self.foreground_by, FOREGROUND_BY)
+        checks.choice("input.on_corrupt", self.on_corrupt, ON_CORRUPT)
+        checks.require(self.max_corrupt >= 0, "input.max_corrupt", ">= 0", self.max_corrupt)
         checks.require(
             len(self.flip_axes) == 3 and all(isinstance(flip, bool) for flip in self.flip_axes),
             "input.flip_axes",
@@ -168,6 +198,30 @@ class Input:
                 f"a multiple of input.mosaic {self.mosaic}",
                 self.patch_size,
             )
+        self.augment.validate(self.patch_size)
+
+    def _validate_intensities(self):
+        checks.choice("input.normalization", self.normalization, NORMALIZATIONS)
+        checks.require(
+            _are_numbers(self.window) and len(self.window) == 2 and self.window[0] < self.window[1],
+            "input.window",
+            "two finite numbers (low, high), low < high",
+            self.window,
+        )
+        for name in ("intensity_mean", "intensity_std"):
+            values = getattr(self, name)
+            checks.require(
+                _are_numbers(values) and len(values) in (0, self.channels),
+                f"input.{name}",
+                f"() or a finite number for each of {self.channels} channel(s)",
+                values,
+            )
+        checks.require(
+            len(self.intensity_mean) == len(self.intensity_std) and all(std >= 0 for std in self.intensity_std),
+            "input.intensity_std",
+            "numbers >= 0, as many as input.intensity_mean",
+            self.intensity_std,
+        )
 
 
 @dataclasses.dataclass(slots=True)
@@ -324,6 +378,12 @@ class Config:
         _check_types("", self)
         self.data.validate()
         self.input.validate()
+        checks.require(
+            all(patch <= chunk for patch, chunk in zip(self.input.patch_size, self.data.chunk_size, strict=True)),
+            "data.chunk_size",
+            f"at least input.patch_size {self.input.patch_size}",
+            self.data.chunk_size,
+        )
         self.model.validate(len(self.data.classes))
         self.train.validate()
         self.inference.validate(self.input.patch_size)
@@ -347,6 +407,10 @@ def differences(ours, theirs):
     """Dotted names of the fields in which two configs differ, with both values: list of str."""
     mine, other = _flatten("", ours), _flatten("", theirs)
     return [f"{key}: {other[key]} -> {mine[key]}" for key in mine if mine[key] != other[key]]
+
+
+def _are_numbers(values):
+    return all(type(value) in (int, float) and math.isfinite(value) for value in values)
 
 
 def _flatten(prefix, section):

@@ -14,7 +14,6 @@ def get_config():
     config = schema.Config(name="shapes")
     config.data.records = "runs/shapes/records"
     config.input.patch_size = (128, 128, 128)
-    config.input.shuffle_buffer = 64
     config.model.anchors.sizes = ((16.0, 24.0), (32.0, 44.0), (60.0, 80.0))
     config.model.rois.canonical_size = (40.0, 40.0, 40.0)
     config.train.steps = 6000

@@ -1,4 +1,4 @@
-"""Random views of an example: crops, flips, quarter turns, intensities and mosaics.
+"""Views of an example: its middle, flips, quarter turns and mosaics.
 
 An example is a dict with volume [Z, Y, X, C] float32, instance_ids [Z, Y, X] int32 (n + 1 is instance n), class_ids [N]
 int32, attributes [N, T] float32 and keypoints [N, L, 3] float32 voxels, which move with the volume and may lie outside;
@@ -10,38 +10,6 @@ import math
 
 import numpy as np
 import tensorflow as tf
-
-
-def crop(example, patch_size, foreground, seed):
-    """Cuts a patch at random.
-
-    Args:
-      example: see above.
-      patch_size: (z, y, x). An axis on which the volume is shorter is padded by zeros on both sides.
-      foreground: probability that the patch holds a voxel, drawn uniformly, of an instance, drawn uniformly, at a
-        place of the patch that is uniform as far as the volume reaches. Otherwise, and where there are no instances,
-        the patch is uniform in the volume.
-      seed: int32 [2].
-
-    Returns:
-      The example with volume [*patch_size, C] and instance_ids [*patch_size]; instances outside of it have no voxels.
-    """
-    ids = example["instance_ids"]
-    seeds = tf.random.experimental.stateless_split(seed, 3)
-    shape = tf.shape(ids)
-    size = tf.minimum(shape, patch_size)
-    place = tf.random.stateless_uniform([3], seeds[0])
-    num_instances = tf.shape(example["class_ids"])[0]
-    wants_foreground = tf.random.stateless_uniform([], seeds[1]) < foreground
-    lowest, highest = tf.cond(
-        wants_foreground & (num_instances > 0),
-        lambda: _corners_around_instance(ids, num_instances, size, seeds[2]),
-        lambda: (tf.zeros(3, tf.int32), shape - size),
-    )
-    span = tf.cast(highest - lowest + 1, tf.float32)
-    # The product may round up to the span itself.
-    start = tf.minimum(lowest + tf.cast(place * span, tf.int32), highest)
-    return _window(example, start, size, patch_size)
 
 
 def fit(example, size):
@@ -95,27 +63,6 @@ def rotate90(example, planes, seed):
     return _reverse(turned, mirrored)
 
 
-def jitter(volume, scale, shift, noise, seed):
-    """Changes contrast, brightness and noise of a normalised volume, each channel on its own.
-
-    Args:
-      volume: [Z, Y, X, C] float32.
-      scale: s, the volume is multiplied by U(1 - s, 1 + s).
-      shift: s, U(-s, s) is added.
-      noise: s, white noise of standard deviation U(0, s) is added.
-      seed: int32 [2].
-
-    Returns:
-      [Z, Y, X, C] float32.
-    """
-    seeds = tf.random.experimental.stateless_split(seed, 3)
-    draws = tf.random.stateless_uniform([3, tf.shape(volume)[3]], seeds[0], -1.0, 1.0)
-    volume = volume * (1.0 + scale * draws[0]) + shift * draws[1]
-    if noise > 0:  # A Python number: volumes without noise do not pay for drawing it.
-        volume += tf.random.stateless_normal(tf.shape(volume), seeds[1]) * noise * tf.abs(draws[2])
-    return volume
-
-
 def mosaic(examples, grid):
     """Joins examples of one size into a single one.
 
@@ -144,21 +91,6 @@ def mosaic(examples, grid):
         "attributes": tf.reshape(attributes, [num_tiles * num_slots, tf.shape(attributes)[2]]),
         "keypoints": tf.reshape(keypoints, [num_tiles * num_slots, tf.shape(keypoints)[2], 3]),
     }
-
-
-def _corners_around_instance(ids, num_instances, size, seed):
-    """Lowest and highest corner ([3] int32 each) of the patches of `size` that hold one voxel of one instance.
-
-    An instance without voxels counts as one that has the volume's first voxel.
-    """
-    seeds = tf.random.experimental.stateless_split(seed, 2)
-    shape = tf.shape(ids)
-    instance = 1 + tf.random.stateless_uniform([], seeds[0], maxval=num_instances, dtype=tf.int32)
-    voxels = tf.where(tf.reshape(ids, [-1]) == instance)[:, 0]
-    row = tf.random.stateless_uniform([], seeds[1], maxval=tf.maximum(tf.size(voxels), 1), dtype=tf.int32)
-    voxels = tf.cond(tf.size(voxels) > 0, lambda: voxels, lambda: tf.zeros([1], tf.int64))
-    point = tf.unravel_index(tf.cast(voxels[row], tf.int32), shape)
-    return tf.maximum(point - size + 1, 0), tf.minimum(point, shape - size)
 
 
 def _window(example, start, size, padded_size):

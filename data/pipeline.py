@@ -1,212 +1,227 @@
-"""From records to batches for training and to whole volumes for evaluation; only this file chains tf.data."""
+"""From records to batches for training; only this file chains tf.data."""
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import tensorflow as tf
 
-from data import augment, intensity, records
-from data.errors import InputError
-from data.readers import spacing_affine
-from ops import masks
+from data import augment, augmentation, places, records, truth, volumes, warp
+from data import index as indices
 
 _EXAMPLE = ("volume", "instance_ids", "class_ids", "attributes", "keypoints")
-# Mosaics for evaluation are the same in every run and for every config.
-_EVALUATION_SEED = 0
+# How many examples are in work at a time: they bound the memory, whatever the machine has. Whole chunks are in it only
+# while a patch is cut out of them, and more than two readers would not make one file faster.
+_READERS, _CHANGERS = 2, 4
+# Draws instead of a damaged record, before the data is taken for damaged as a whole.
+_ATTEMPTS = 20
+_DAMAGED = "expected a whole record"
 
 
 def train_batches(
-    folder, manifest, input_config, *, batch_size, seed, num_input_pipelines=1, input_pipeline_id=0
+    folder,
+    manifest,
+    input_config,
+    *,
+    batch_size,
+    seed,
+    start=0,
+    stop=2**62,
+    num_input_pipelines=1,
+    input_pipeline_id=0,
+    data_service="",
 ) -> tf.data.Dataset:
-    """Endless batches of random patches of the training split.
+    """Batches of random patches of the training split.
+
+    Example i (record, place, augmentation) is a function of (seed, i) alone. So what a checkpoint has to know of the
+    iterator is how many examples have been taken, which follows from its step: a run that starts there sees exactly
+    the batches that it would have seen without an interruption.
 
     Args:
       folder: of the records.
       manifest: from `records.read_manifest`.
       input_config: the `input` section of a Config.
       batch_size: B, examples per batch.
-      seed: int; equal seeds give equal batches.
-      num_input_pipelines: workers that read these records, each its own share of the cases.
+      seed: int in [0, 2^31); equal seeds give equal batches.
+      start: how many examples all workers together have taken before, a multiple of their number.
+      stop: with which number of examples to end, likewise.
+      num_input_pipelines: workers, of which worker w takes the examples w, w + n, w + 2 n ... of n.
       input_pipeline_id: which of them this is.
+      data_service: address (grpc://host:port) of the dispatcher of a tf.data service whose workers see the folder and
+        make the examples. Each is then made once, but batches are no longer deterministic: they take what is ready.
 
     Returns:
       tf.data.Dataset of dicts with static shapes: volume [B, Z, Y, X, C] float32, normalised; instance_ids
-      [B, Z, Y, X] int32; and of the truths, see `truth`: boxes [B, G, 6], class_ids [B, G], attributes [B, G, T],
-      valid [B, G], keypoints [B, G, L, 3] and keypoints_valid [B, G, L] bool, whether the place is known; 0 elsewhere.
+      [B, Z, Y, X] int32; and of the truths, see data/truth.py: boxes [B, G, 6], class_ids [B, G], attributes
+      [B, G, T], valid [B, G], keypoints [B, G, L, 3] and keypoints_valid [B, G, L] bool, whether the place is known; 0
+      elsewhere. With `input.on_corrupt` "skip" also skipped [B] int32, damaged records in whose place others came.
 
     Raises:
-      InputError: no training cases, fewer than workers, or a shard that is missing, cut or not ours. A record that is
-        damaged further in raises tf.errors.DataLossError from the iterator; `records.reading` words it.
+      InputError: no training cases, chunks of cases for smaller patches, wrong `input.case_weights`, or a shard that is
+        missing, cut or not ours. A record that is damaged further in, or in all attempts to skip it, raises a
+        tf.errors.InvalidArgumentError from the iterator, which `damage` words.
     """
     records.check_shards(folder, manifest, ["train"])
-    paths = records.shard_paths(folder, manifest, "train")
-    _check_first_record(paths[0])
-    num_cases = manifest["num_cases"]["train"]
-    if num_cases < num_input_pipelines:
-        raise InputError(
-            f"{folder}: expected a training case for each of {num_input_pipelines} workers, came {num_cases}"
-        )
-    dataset = _serialized(paths, input_config.shuffle_buffer, seed, num_input_pipelines, input_pipeline_id)
-    maker = _ExampleMaker(input_config, tf.constant([seed, input_pipeline_id], tf.int32))
-    if tuple(input_config.mosaic) == (1, 1, 1):
-        dataset = dataset.enumerate().map(maker.patch, tf.data.AUTOTUNE)
-    else:
-        num_tiles = math.prod(input_config.mosaic)
-        dataset = dataset.enumerate().map(maker.tile, tf.data.AUTOTUNE).batch(num_tiles, drop_remainder=True)
-        dataset = dataset.enumerate().map(maker.mosaic, tf.data.AUTOTUNE)
+    records.check_patch(manifest, input_config.patch_size)
+    records.shard_paths(folder, manifest, "train")
+    found = indices.read(folder, manifest, "train")
+    shares = indices.shares(found, input_config.case_weights) if input_config.case_weights else None
+    maker = _ExampleMaker(input_config, found, shares, seed)
+    workers, worker = num_input_pipelines, input_pipeline_id
+    dataset = tf.data.Dataset.range(start // workers, stop // workers)
+    # All of it is written as a graph already; to convert it would take longer than to trace it.
+    cut, change = map(tf.autograph.experimental.do_not_convert, (maker.cut, maker.change))
+    dataset = dataset.map(lambda i: cut(i * workers + worker), _READERS, deterministic=True)
+    dataset = dataset.map(change, _CHANGERS, deterministic=True)
     # Manifests did not always name landmarks: then there are none.
     num_keypoints = len(manifest.get("keypoints", []))
     dataset = dataset.map(lambda e: _with_static_shapes(e, manifest["num_attributes"], num_keypoints))
+    if data_service:
+        # Dynamic: the dispatcher deals the numbers out, each to one worker.
+        policy = tf.data.experimental.service.ShardingPolicy.DYNAMIC
+        dataset = dataset.apply(tf.data.experimental.service.distribute(policy, data_service))
     options = tf.data.Options()
-    options.deterministic = True
-    # The shards have been dealt out above.
+    # The numbers have been dealt out above.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE).with_options(options)
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(1).with_options(options)
 
 
-def volumes(folder, manifest, split, input_config):
-    """Yields the volumes of a split for evaluation, in the order of the records.
-
-    With `input.mosaic` other than (1, 1, 1) these are mosaics of the cases in that order, put together as in training
-    but the same every time; empty tiles fill up the last one.
-
-    Args:
-      folder: of the records.
-      manifest: from `records.read_manifest`.
-      split: "train", "val" or "test".
-      input_config: the `input` section of a Config.
-
-    Yields:
-      dict of NumPy arrays: volume [Z, Y, X, C] float32, normalised; instance_ids [Z, Y, X] int32 with ids 1..N;
-      class_ids [N] int32; attributes [N, T] float32; keypoints [N, L, 3] float32 voxels; both NaN where unknown; boxes
-      [N, 6] float32 voxels; spacing [3] float32 mm; affine [4, 4] float32; name str. N may be 0.
-
-    Raises:
-      InputError: no such split, no cases in it, or a shard that is missing, cut, damaged or not ours.
-    """
-    records.check_shards(folder, manifest, [split] if split in manifest["shards"] else [])
-    paths = records.shard_paths(folder, manifest, split)
-    if tuple(input_config.mosaic) == (1, 1, 1):
-        return _whole_volumes(paths, input_config)
-    return _mosaics(paths, input_config)
+def damage(error):
+    """The line about a damaged record in an error from an iterator of `train_batches`, or None for other errors."""
+    line = re.search(rf"\[\"?([^\"\[\n]*: {_DAMAGED}[^\"\n]*?)\"?\]", error.message)
+    return line and line[1]
 
 
-def truth(example, max_instances, min_visible_voxels):
-    """The instances that a patch shows, in slots.
-
-    An instance counts if it has `min_visible_voxels` voxels, or fewer but lies whole inside the patch. Where there are
-    more than G, the largest are kept. All others become background.
-
-    Args:
-      example: dict with instance_ids [Z, Y, X] int32, ids 1..N, any of which may be absent; class_ids [N] int32,
-        attributes [N, T] float32, keypoints [N, L, 3] float32 voxels.
-      max_instances: G.
-      min_visible_voxels: for instances that touch the patch's border.
-
-    Returns:
-      dict: instance_ids [Z, Y, X] int32 where slot g has id g + 1; boxes [G, 6] float32 voxels, class_ids [G] int32,
-      attributes [G, T] float32, keypoints [G, L, 3] float32, all 0 in empty slots; valid [G] bool. Slots are in
-      descending order of size.
-    """
-    ids, num_instances = example["instance_ids"], tf.shape(example["class_ids"])[0]
-    boxes, voxels = masks.instance_boxes(ids, num_instances)
-    shape = tf.cast(tf.shape(ids), tf.float32)
-    cut = tf.reduce_any((boxes[:, :3] <= 0.0) | (boxes[:, 3:] >= shape), axis=-1)
-    sizes = tf.where(cut & (voxels < min_visible_voxels), 0, voxels)
-    # Empty rows behind the instances, so that G slots can always be filled.
-    sizes, rows = tf.math.top_k(tf.pad(sizes, [[0, max_instances]]), max_instances)
-    valid = sizes > 0
-    slots = tf.where(valid, tf.range(1, max_instances + 1), 0)
-    table = tf.scatter_nd(rows[:, tf.newaxis] + 1, slots, [num_instances + max_instances + 1])
-
-    def in_slots(values):
-        padding = [[0, max_instances]] + [[0, 0]] * (values.shape.rank - 1)
-        chosen = tf.gather(tf.pad(values, padding), rows)
-        return tf.where(tf.reshape(valid, [-1] + [1] * (values.shape.rank - 1)), chosen, tf.zeros_like(chosen))
-
-    return {
-        "instance_ids": tf.gather(table, ids),
-        "boxes": in_slots(boxes),
-        **{name: in_slots(example[name]) for name in ("class_ids", "attributes", "keypoints")},
-        "valid": valid,
-    }
-
-
-def _serialized(paths, buffer, seed, num_workers, worker):
-    """Endless records of this worker's share, shuffled anew in every epoch."""
-    # Whole files only where that gives every worker equally many; otherwise all read all, and keep their share.
-    whole_files = len(paths) % num_workers == 0
-    files = tf.data.Dataset.from_tensor_slices(paths[worker::num_workers] if whole_files else paths)
-    if whole_files:  # Otherwise the workers' shares are disjoint only while all read in the same order.
-        files = files.shuffle(len(paths), seed)
-    dataset = files.interleave(tf.data.TFRecordDataset, cycle_length=min(4, len(paths)))
-    if not whole_files:
-        dataset = dataset.shard(num_workers, worker)
-    # Shuffle before repeat: an epoch is seen whole before the next begins.
-    return dataset.shuffle(buffer, seed).repeat()
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _ExampleMaker:
-    """The random steps from a record to an example; step i draws from (seed, i) alone."""
+    """The steps from the number of an example to the example."""
 
     config: object  # the `input` section of a Config
-    seed: tf.Tensor  # int32 [2]
+    index: indices.Index
+    shares: np.ndarray | None  # see `index.shares`
+    seed: int
 
-    def patch(self, index, record):
-        """One record to one patch with its truths."""
-        seeds = self._seeds(index, 4)
-        example = _parse(record, self.config)
-        example = augment.crop(example, self.config.patch_size, self.config.foreground, seeds[0])
-        example = augment.flip(example, self.config.flip_axes, seeds[1])
-        return self._finish(example, seeds[2:])
+    def cut(self, number):
+        """What an example needs of its record (of a mosaic, records): its patch and what may be bent into it."""
+        if tuple(self.config.mosaic) == (1, 1, 1):
+            return self._cut(number)
+        count = math.prod(self.config.mosaic)
+        draws = tf.data.Dataset.range(number * count, (number + 1) * count)
+        tiles = draws.map(self._tile).batch(count, drop_remainder=True).get_single_element()
+        joined = augment.mosaic({key: tiles[key] for key in _EXAMPLE}, self.config.mosaic)
+        skipped, spacing = tf.reduce_sum(tiles["skipped"]), tiles["spacing"][0]
+        return {**joined, "spacing": spacing, "corner": tf.zeros([3], tf.int32), "skipped": skipped, "number": number}
 
-    def tile(self, index, record):
-        """One record to one tile of a mosaic."""
-        # One further seed than `patch` and `mosaic` draw, so that none is drawn twice.
-        example = _fitted(record, self.config, self._seeds(index, 5)[4])
-        found = self._truth(example)
-        return {"volume": example["volume"], **{name: found[name] for name in _EXAMPLE[1:]}}
-
-    def mosaic(self, index, tiles):
-        """A stack of tiles to one example with its truths."""
-        return self._finish(augment.mosaic(tiles, self.config.mosaic), self._seeds(index, 4)[2:])
-
-    def _finish(self, example, seeds):
+    def change(self, example):
+        """The augmented patch with its truths."""
         config = self.config
-        example = augment.rotate90(example, config.rotate_planes, seeds[0])
-        volume = augment.jitter(
-            example["volume"], config.intensity_scale, config.intensity_shift, config.noise, seeds[1]
+        patch = augmentation.augment_example(
+            {key: example[key] for key in (*_EXAMPLE, "spacing")},
+            config,
+            self._seeds(example["number"])[1],
+            config.patch_size,
+            donor=example.get("donor"),
+            corner=example["corner"],
         )
-        return {"volume": volume, **_without_unknown_keypoints(self._truth(example))}
+        found = truth.with_known_keypoints(self._truth(patch))
+        skipped = {"skipped": example["skipped"]} if config.on_corrupt == "skip" else {}
+        return {"volume": patch["volume"], **found, **skipped}
+
+    def _cut(self, number):
+        config = self.config
+        serialized, skipped = self._serialized(number)
+        example, read = records.parse_but_volume(serialized)
+        corner = places.random_corner(
+            example, config.patch_size, config.foreground, self._seeds(number)[0], config.foreground_by
+        )
+        first, size = self._window(example, corner)
+        example["volume"] = volumes.normalized(read(first, size), example, config)
+        example["instance_ids"] = tf.slice(example["instance_ids"], first, size)
+        example["keypoints"] -= tf.cast(first, tf.float32)
+        kept = {key: example[key] for key in (*_EXAMPLE, "spacing")}
+        if config.augment.paste.probability > 0 or config.augment.mosaic.probability > 0:
+            donor, skipped_too = self._serialized(number, donor=True)
+            kept["donor"] = {key: value for key, value in volumes.parse(donor, config).items() if key in _EXAMPLE}
+            skipped += skipped_too
+        return {**kept, "corner": corner - first, "skipped": skipped, "number": number}
+
+    def _window(self, example, corner):
+        """First voxel and size of what a patch at a place may show."""
+        settings, shape = self.config.augment, tf.shape(example["instance_ids"])
+        if settings.mosaic.probability > 0:  # Its crops come from anywhere.
+            return tf.zeros([3], tf.int32), shape
+        reach = warp.reach(settings.affine, settings.elastic, self.config.patch_size, example["spacing"])
+        bends = settings.affine.probability > 0 or settings.elastic.probability > 0
+        # One voxel more: values are interpolated between neighbours.
+        margin = (reach - self.config.patch_size) // 2 + int(bends)
+        first = tf.clip_by_value(corner - margin, 0, shape)
+        return first, tf.clip_by_value(corner + self.config.patch_size + margin, 0, shape) - first
+
+    def _tile(self, number):
+        """The record of a draw as a tile of a mosaic, with as many instances as a patch has slots."""
+        serialized, skipped = self._serialized(number)
+        # A seed of the draw, not of the example.
+        key = tf.random.experimental.stateless_fold_in([self.seed, 1], tf.cast(number % 2**31, tf.int32))
+        tile = volumes.tile(serialized, self.config, key)
+        kept = {key: {**tile, **self._truth(tile)}[key] for key in (*_EXAMPLE, "spacing")}
+        return {**kept, "skipped": skipped}
+
+    def _serialized(self, number, donor=False):
+        """The record of a draw and how many damaged ones (0 or 1) were passed over for it."""
+
+        def read(attempt):
+            stream = tf.cast(2 * attempt + int(donor), tf.int32)
+            row = indices.draw(number, len(self.index), self.seed, stream, self.shares)
+            serialized = self._read(row)
+            return row, serialized, self._is_whole(row, serialized)
+
+        attempt = tf.constant(0)
+        row, serialized, is_whole = read(attempt)
+        if self.config.on_corrupt == "skip":
+            attempt, row, serialized, is_whole = tf.while_loop(
+                lambda attempt, row, serialized, is_whole: ~is_whole & (attempt < _ATTEMPTS),
+                lambda attempt, *_: (attempt + 1, *read(attempt + 1)),
+                (attempt, row, serialized, is_whole),
+            )
+        with tf.control_dependencies([tf.debugging.Assert(is_whole, [self._complaint(row)])]):
+            return tf.identity(serialized), tf.minimum(attempt, 1)
+
+    def _read(self, row):
+        """The bytes of a record; none where they cannot be read or do not fit their checksum."""
+        path = tf.gather(self.index.paths, self._at("shard", row))
+        # A local file needs no buffer; of a remote one the whole record comes in one request.
+        buffer = self._at("length", row) + 16 if "://" in self.index.paths[0] else 0
+        found = tf.raw_ops.TFRecordDatasetV2(
+            filenames=path[tf.newaxis],
+            compression_type="",
+            buffer_size=buffer,
+            byte_offsets=self._at("offset", row)[tf.newaxis],
+        )
+        dataset = tf.data.experimental.from_variant(found, tf.TensorSpec([], tf.string)).take(1)
+        dataset = dataset.ignore_errors(log_warning=True).concatenate(tf.data.Dataset.from_tensors(""))
+        return dataset.take(1).get_single_element()
+
+    def _is_whole(self, row, serialized):
+        # Its checksum would be that of any record.
+        return tf.equal(tf.strings.to_hash_bucket_fast(serialized, 2**62), self._at("hash", row))
+
+    def _complaint(self, row):
+        path = tf.gather(self.index.paths, self._at("shard", row))
+        case, offset = tf.gather(self.index.cases, row), tf.strings.as_string(self._at("offset", row))
+        end = ", came something damaged or that cannot be read"
+        return tf.strings.join([path, f": {_DAMAGED} of case ", case, " at byte ", offset, end])
+
+    def _at(self, name, row):
+        return tf.gather(getattr(self.index, name), row)
 
     def _truth(self, example):
-        return truth(example, self.config.max_instances, self.config.min_visible_voxels)
+        return truth.of_patch(example, self.config.max_instances, self.config.min_visible_voxels)
 
-    def _seeds(self, index, number):
-        seed = tf.random.experimental.stateless_fold_in(self.seed, tf.cast(index % 2**31, tf.int32))
-        return tf.random.experimental.stateless_split(seed, number)
-
-
-def _parse(record, config):
-    """A parsed, normalised case with the config's number of channels."""
-    example = records.parse(record)
-    volume = tf.ensure_shape(example["volume"], [None, None, None, config.channels])
-    return {**example, "volume": intensity.normalize(volume, config.normalization)}
-
-
-def _fitted(record, config, seed):
-    """A case cut or padded to the size of a tile, then mirrored at random."""
-    size = [p // m for p, m in zip(config.patch_size, config.mosaic, strict=True)]
-    return augment.flip(augment.fit(_parse(record, config), size), config.flip_axes, seed)
-
-
-def _without_unknown_keypoints(found):
-    """What `truth` returns with 0 in the place of unknown landmarks, and keypoints_valid [G, L], which are known."""
-    points = found["keypoints"]
-    valid = found["valid"][:, tf.newaxis] & tf.reduce_all(tf.math.is_finite(points), axis=-1)
-    return {**found, "keypoints": tf.where(valid[..., tf.newaxis], points, 0.0), "keypoints_valid": valid}
+    def _seeds(self, number):
+        """Of the place of a patch, and of its augmentation."""
+        key = tf.random.experimental.stateless_fold_in([self.seed, 0], tf.cast(number % 2**31, tf.int32))
+        return tf.unstack(tf.random.experimental.stateless_split(key, 2))
 
 
 def _with_static_shapes(example, num_attributes, num_keypoints):
@@ -217,73 +232,3 @@ def _with_static_shapes(example, num_attributes, num_keypoints):
         "keypoints_valid": [slots, num_keypoints],
     }
     return {**example, **{name: tf.ensure_shape(example[name], shape) for name, shape in shapes.items()}}
-
-
-def _check_first_record(path):
-    with records.reading(path):
-        for record in tf.data.TFRecordDataset(path).take(1):
-            records.parse(record)
-
-
-def _read(paths, function):
-    """Yields `function(index, record)` of every record as a dict of NumPy arrays."""
-    start = 0
-    for path in paths:
-        dataset = tf.data.TFRecordDataset(path).enumerate(start).map(function).prefetch(1)
-        with records.reading(path):
-            for example in dataset.as_numpy_iterator():
-                start += 1
-                yield {**example, "name": example["name"].decode()}
-
-
-def _whole_volumes(paths, config):
-    def load(_, record):
-        example = _parse(record, config)
-        boxes, _ = masks.instance_boxes(example["instance_ids"], tf.shape(example["class_ids"])[0])
-        keys = (*_EXAMPLE, "spacing", "affine", "name")
-        return {"boxes": boxes, **{key: example[key] for key in keys}}
-
-    yield from _read(paths, load)
-
-
-def _mosaics(paths, config):
-    num_tiles = math.prod(config.mosaic)
-    tiles = []
-    index = 0
-
-    def load(number, record):
-        seed = tf.stack([tf.constant(_EVALUATION_SEED, tf.int32), tf.cast(number, tf.int32)])
-        return _fitted(record, config, seed)
-
-    for tile in _read(paths, load):
-        tiles.append(tile)
-        if len(tiles) == num_tiles:
-            yield _joined(tiles, config, index)
-            tiles, index = [], index + 1
-    if tiles:
-        yield _joined(tiles + [_empty_like(tiles[0])] * (num_tiles - len(tiles)), config, index)
-
-
-def _empty_like(tile):
-    return {**tile, **{key: np.zeros_like(tile[key]) for key in ("volume", "instance_ids")}}
-
-
-def _joined(tiles, config, index):
-    """One mosaic of tiles, with the instances that they show as ids 1..N."""
-    num_slots = max(len(tile["class_ids"]) for tile in tiles)
-    shown = [_truth_of(tile, num_slots, config.min_visible_voxels) for tile in tiles]
-    stacked = {key: np.stack([example[key] for example in shown]) for key in _EXAMPLE}
-    joined = augment.mosaic({key: tf.constant(value) for key, value in stacked.items()}, config.mosaic)
-    found = _truth_of(joined, len(tiles) * num_slots, 1)
-    valid = found.pop("valid")
-    for key in ("boxes", "class_ids", "attributes", "keypoints"):
-        found[key] = found[key][valid]
-    spacing = tiles[0]["spacing"]
-    affine = spacing_affine(spacing.astype(np.float64)).astype(np.float32)
-    return {**found, "spacing": spacing, "affine": affine, "name": f"mosaic_{index:05d}"}
-
-
-def _truth_of(example, num_slots, min_visible_voxels):
-    example = {key: tf.constant(example[key]) for key in _EXAMPLE}
-    found = truth(example, num_slots, min_visible_voxels)
-    return {"volume": np.asarray(example["volume"]), **{key: value.numpy() for key, value in found.items()}}

@@ -54,7 +54,13 @@ def settings(flip_axes=(False,) * 3, rotate_planes=(), **sections):
             getattr(augment, field.name).probability = 0.0
     for name, value in sections.items():
         setattr(augment, name, value)
-    return types.SimpleNamespace(foreground=0.0, flip_axes=flip_axes, rotate_planes=rotate_planes, augment=augment)
+    return types.SimpleNamespace(
+        foreground=0.0,
+        foreground_by="instance",
+        flip_axes=flip_axes,
+        rotate_planes=rotate_planes,
+        augment=augment,
+    )
 
 
 def affine(rotation=0, scale=1.0, shear=0.0):

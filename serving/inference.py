@@ -33,7 +33,7 @@ class VolumeDetector(tf.Module):
         super().__init__()
         self.model = model
         self.patch_size = tuple(config.input.patch_size)
-        self.normalization = config.input.normalization
+        self.input_config = config.input
         self.overlap = tuple(config.inference.overlap)
         self.merge_iou = config.inference.merge_iou
         self.exclusive_iou = config.inference.exclusive_iou
@@ -56,7 +56,7 @@ class VolumeDetector(tf.Module):
           What `detect` returns, but with one class for each object, and labels [Z, Y, X] int32: row d of the
           detections has label d + 1; where masks overlap the better score wins.
         """
-        found = self.one_class_each(self._detect(intensity.normalize(volume, self.normalization)))
+        found = self.one_class_each(self._detect(intensity.normalize(volume, self.input_config)))
         found["labels"] = mask_ops.label_volume(
             found["masks"], found["boxes"], found["valid"], tf.shape(volume)[:3], self.mask_threshold
         )

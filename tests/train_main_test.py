@@ -152,9 +152,9 @@ class TrainMainTest:
     def test_damaged_record_and_diverging_loss_are_one_line(self, runs, tmp_path):
         _, folder = runs
         shutil.copytree(folder / "records", tmp_path / "records")
-        shard = next((tmp_path / "records").glob("train-*"))
+        shard = next((tmp_path / "records").glob("train-*.tfrecord"))
         data = bytearray(shard.read_bytes())
-        data[-100] ^= 0xFF  # in the last record, past the one that is read first
+        data[-100] ^= 0xFF
         shard.write_bytes(data)
         small = [*SMALL, "--wandb=disabled", "--config.train.steps=8"]
         commands = (
@@ -164,11 +164,26 @@ class TrainMainTest:
         )
         damaged, diverging = (mains.run("train_main", *command) for command in commands)
         assert damaged.code == 2
-        assert "a record is damaged" in damaged.err
+        assert re.search(r"train-00000-of-00001.tfrecord: expected a whole record of case \w+ at byte \d+", damaged.err)
         assert damaged.err.count("\n") == 1
         assert diverging.code == 1
         assert re.match(r"error: step \d+: expected finite losses, came \w+ = (nan|inf)", diverging.err)
         assert diverging.err.count("\n") == 1
+
+        skipping = [*commands[0], f"--workdir={tmp_path}/skipping", "--config.input.on_corrupt=skip"]
+        skipped = mains.run("train_main", *skipping, "--config.input.normalization=dataset")
+        assert skipped.code == 0, skipped.err
+        assert "skipped damaged records 4 time(s)" in skipped.out  # 8 steps of 2 examples are 4 epochs
+        config = json.loads((tmp_path / "skipping" / "config.json").read_text())
+        manifest = json.loads((folder / "records" / "manifest.json").read_text())
+        assert config["input"]["intensity_mean"] == manifest["intensity"]["train"]["mean"]
+        assert config["input"]["intensity_std"] == manifest["intensity"]["train"]["std"]
+        logged = [json.loads(line) for line in (tmp_path / "skipping" / "metrics.jsonl").read_text().splitlines()]
+        assert all(0 <= line["input_wait"] < 1 for line in logged)
+        skipping += [f"--workdir={tmp_path}/full", "--config.input.max_corrupt=0"]
+        refused = mains.run("train_main", *skipping)
+        assert refused.code == 2
+        assert "expected at most input.max_corrupt=0 damaged records in each of" in refused.err
 
     def test_two_workers_train_one_model(self, runs, tmp_path):
         _, folder = runs

@@ -25,7 +25,8 @@ def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=N
 
     Returns:
       f(iterator, num_steps) -> dict of float32 scalars averaged over these steps: every loss, `total` (their weighted
-      sum) and `gradient_norm` (before clipping; a step that loss scaling skips counts 0).
+      sum) and `gradient_norm` (before clipping; a step that loss scaling skips counts 0). And sums over them:
+      `wait_seconds`, for the next batch, and `skipped`, damaged records in whose place others came.
     """
     weights = dataclasses.asdict(train_config.loss_weights)
     losses_of = functools.partial(model.compute_losses, learns=stage.learns, proposer=proposer)
@@ -57,24 +58,38 @@ def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=N
             # A scale that is too large is found out by an overflow, which is no fault until it cannot fall further.
             norm = tf.where(tf.math.is_finite(norm) | (optimizer.loss_scale <= 1.0), norm, 0.0)
         optimizer.apply_gradients(zip(clipped, variables, strict=True), skip_gradients_aggregation=True)
-        return {**losses, "total": total}, norm
+        return {**losses, "total": total}, norm, tf.cast(tf.reduce_sum(batch.get("skipped", 0)), tf.float32)
 
     def step(batch):
-        losses, norm = strategy.run(replica_step, args=(batch,))
+        losses, norm, skipped = strategy.run(replica_step, args=(batch,))
         losses = {name: strategy.reduce("SUM", loss, axis=None) for name, loss in losses.items()}
-        return {**losses, "gradient_norm": strategy.reduce("MEAN", norm, axis=None)}
+        norm = strategy.reduce("MEAN", norm, axis=None)
+        return {**losses, "gradient_norm": norm, "skipped": strategy.reduce("SUM", skipped, axis=None)}
 
-    names = [*model.loss_names(stage.learns), "total", "gradient_norm"]
+    means = [*model.loss_names(stage.learns), "total", "gradient_norm"]
+    names = [*means, "wait_seconds", "skipped"]
 
     @tf.function
     def train_steps(iterator, num_steps):
         sums = {name: tf.constant(0.0) for name in names}
         for _ in tf.range(num_steps):
-            scalars = step(next(iterator))
+            batch, seconds = timed_next(iterator, list(sums.values()))
+            scalars = {**step(batch), "wait_seconds": seconds}
             sums = {name: sums[name] + scalars[name] for name in names}
-        return {name: value / tf.cast(num_steps, tf.float32) for name, value in sums.items()}
+        steps = tf.cast(num_steps, tf.float32)
+        return {name: value / steps if name in means else value for name, value in sums.items()}
 
     return train_steps
+
+
+def timed_next(iterator, after):
+    """The next batch and how long it took to come, float32 seconds, once the tensors of `after` are there."""
+    with tf.control_dependencies(after):
+        asked = tf.timestamp()
+    with tf.control_dependencies([asked]):
+        batch = next(iterator)
+    with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+        return batch, tf.cast(tf.timestamp() - asked, tf.float32)
 
 
 def train(train_steps, iterator, optimizer, train_config, *, last_step, on_log, on_checkpoint):
@@ -86,7 +101,8 @@ def train(train_steps, iterator, optimizer, train_config, *, last_step, on_log, 
       optimizer: its `iterations` says where to begin.
       train_config: the `train` section of a Config.
       last_step: where to end.
-      on_log: called as f(step, scalars) after every loop; scalars gain learning_rate and volumes_per_second.
+      on_log: called as f(step, scalars) after every loop; scalars gain learning_rate, volumes_per_second and
+        input_wait, the share of the time in which a step waited for its batch.
       on_checkpoint: called as f(step) every checkpoint_steps and at the end.
 
     Raises:
@@ -104,6 +120,7 @@ def train(train_steps, iterator, optimizer, train_config, *, last_step, on_log, 
         _check_finite(step, scalars)
         scalars["learning_rate"] = float(optimizer.learning_rate.numpy())
         scalars["volumes_per_second"] = num_steps * train_config.batch_size / seconds
+        scalars["input_wait"] = scalars.pop("wait_seconds") / seconds
         on_log(step, scalars)
         if step % train_config.checkpoint_steps == 0 or step == last_step:
             on_checkpoint(step)

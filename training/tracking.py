@@ -48,7 +48,7 @@ class Tracker:
         print(self._line(step, scalars), flush=True)
 
     def _line(self, step, scalars):
-        hidden = ("total", "learning_rate", "volumes_per_second", "gradient_norm")
+        hidden = ("total", "learning_rate", "volumes_per_second", "gradient_norm", "input_wait", "skipped")
         parts = " ".join(f"{name} {value:.3f}" for name, value in scalars.items() if name not in hidden)
         now = time.monotonic()
         if self.first_step is None:

@@ -1,6 +1,7 @@
 import dataclasses
 import importlib
 import json
+import math
 import pathlib
 import re
 
@@ -10,7 +11,14 @@ from configs import model_schema, schema
 from tests import tiny
 
 FOLDER = pathlib.Path(schema.__file__).parent
-NOT_EXPERIMENTS = ("schema", "model_schema", "checks", "command_line", "backbones", "training_forms")
+NOT_EXPERIMENTS = (
+    "schema",
+    *(path.stem for path in FOLDER.glob("*_schema.py")),
+    "checks",
+    "command_line",
+    "backbones",
+    "training_forms",
+)
 EXPERIMENTS = sorted({path.stem for path in FOLDER.glob("*.py")} - {"__init__", *NOT_EXPERIMENTS})
 TRIPLE = "three integers >= 1 (z, y, x)"
 NUMBERS = "three numbers > 0 (z, y, x)"
@@ -34,7 +42,15 @@ WRONG = [
     ("data.classes", ("cell", "mean"), "names other than pooled, mean (the metrics use these)"),
     ("data.classes", ("pooled",), "names other than pooled, mean (the metrics use these)"),
     ("data.split_seed", -1, ">= 0"),
-    ("data.labels", "masks", "one of instances, semantic"),
+    ("data.labels", "masks", "one of instances, semantic, boxes, dicom_seg, hits"),
+    ("data.box_unit", "cm", "one of voxels, mm"),
+    ("data.channel_suffixes", ("_0", "_0"), "different, non-empty ends of names, none of them the end of another"),
+    ("data.channel_suffixes", ("_1", "_1_1"), "different, non-empty ends of names, none of them the end of another"),
+    ("data.channel_suffixes", ("",), "different, non-empty ends of names, none of them the end of another"),
+    ("data.folds", 1, "0 (none) or >= 2"),
+    ("data.folds", -2, "0 (none) or >= 2"),
+    ("data.fold", 1, "in [0, 1) of data.folds"),
+    ("data.hits.unit", "m", "one of mm, cm"),
     ("data.min_voxels", 0, ">= 1"),
     ("data.shard_megabytes", 0, ">= 1"),
     ("data.split_fractions", (0.8, 0.1), "three fractions (train, val, test) that add up to 1"),
@@ -57,12 +73,16 @@ WRONG = [
     ("input.channels", 0, ">= 1"),
     ("input.max_instances", 0, ">= 1"),
     ("input.min_visible_voxels", 0, ">= 1"),
-    ("input.intensity_scale", -0.1, ">= 0"),
-    ("input.intensity_shift", -0.1, ">= 0"),
-    ("input.noise", -0.1, ">= 0"),
-    ("input.normalization", "robust", "one of zscore, minmax, none"),
+    ("input.augment.blur.probability", -0.1, SHARE),
+    ("input.normalization", "robust", "one of zscore, minmax, percentile, window, dataset, none"),
+    ("input.window", (3.0, 3.0), "two finite numbers (low, high), low < high"),
+    ("input.window", (0.0, math.inf), "two finite numbers (low, high), low < high"),
+    ("input.intensity_mean", (1.0, 2.0), "() or a finite number for each of 1 channel(s)"),
+    ("input.intensity_mean", (1.0,), "numbers >= 0, as many as input.intensity_mean", "input.intensity_std", ()),
+    ("input.foreground_by", "volume", "one of instance, class"),
+    ("input.on_corrupt", "ignore", "one of fail, skip"),
+    ("input.max_corrupt", -1, ">= 0"),
     ("input.foreground", 1.5, SHARE),
-    ("input.shuffle_buffer", 0, ">= 1"),
     ("input.flip_axes", (True, True), "three booleans (z, y, x)"),
     ("input.flip_axes", (True, True, 1), "three booleans (z, y, x)"),
     ("input.rotate_planes", ((0, 0),), "pairs of different axes 0, 1, 2", "input.rotate_planes", (0, 0)),

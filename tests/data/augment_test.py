@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import augment
+from data import augment, places
 from ops import masks
 
 SHAPE = (9, 12, 17)
@@ -74,11 +74,16 @@ def assert_in_their_voxels(example):
     return int(inside.sum())
 
 
+def crop(example, size, foreground, seed):
+    """A random patch."""
+    return places.window(example, places.random_corner(example, size, foreground, seed), size)
+
+
 class CropTest:
     @pytest.mark.parametrize("patch", [(4, 5, 6), (9, 12, 17), (9, 4, 1)])
     def test_volume_and_ids_are_cut_together(self, patch):
         for i in range(10):
-            found = augment.crop(make_example(), patch, 0.5, seed(i))
+            found = crop(make_example(), patch, 0.5, seed(i))
             assert found["volume"].shape == (*patch, 1)
             assert found["instance_ids"].shape == patch
             assert found["name"].numpy() == b"kept"
@@ -88,7 +93,7 @@ class CropTest:
         counts = np.zeros(4)
         num_patches = 150
         for i in range(num_patches):
-            present = np.unique(augment.crop(make_example(), (2, 3, 4), 1.0, seed(i))["instance_ids"])
+            present = np.unique(crop(make_example(), (2, 3, 4), 1.0, seed(i))["instance_ids"])
             assert present.max() > 0
             counts[present] += 1
         # Binomial(150, 1/3) has a standard deviation of 5.8; the instances are too far apart to be seen together.
@@ -96,7 +101,7 @@ class CropTest:
         assert counts[1:].sum() == num_patches
 
     def test_share_of_foreground(self):
-        held = [np.max(augment.crop(make_example(), (1, 1, 1), 0.6, seed(i))["instance_ids"]) > 0 for i in range(200)]
+        held = [np.max(crop(make_example(), (1, 1, 1), 0.6, seed(i))["instance_ids"]) > 0 for i in range(200)]
         # Foreground draws, and the few uniform ones that happen to hit: 0.6 + 0.4 * 105 / 1836 = 0.62, sigma 0.034.
         assert abs(np.mean(held) - 0.62) < 0.11
 
@@ -106,7 +111,7 @@ class CropTest:
         ids[15, 15, 15] = 1
         example |= {"instance_ids": tf.constant(ids), "class_ids": tf.constant([1])}
         patch = (3, 4, 5)
-        places = [np.argwhere(augment.crop(example, patch, 1.0, seed(i))["instance_ids"])[0] for i in range(200)]
+        places = [np.argwhere(crop(example, patch, 1.0, seed(i))["instance_ids"])[0] for i in range(200)]
         for axis in range(3):
             found = np.bincount(np.array(places)[:, axis], minlength=patch[axis])
             np.testing.assert_allclose(found / 200, 1 / patch[axis], atol=0.12)
@@ -114,13 +119,13 @@ class CropTest:
     def test_uniform_patches_reach_every_corner(self):
         example = empty_example((3, 4, 5))
         example["volume"] = tf.reshape(tf.range(1.0, 61.0), [3, 4, 5, 1])
-        patches = [augment.crop(example, (2, 3, 4), 0.0, seed(i))["volume"] for i in range(100)]
+        patches = [crop(example, (2, 3, 4), 0.0, seed(i))["volume"] for i in range(100)]
         starts = {int(patch[0, 0, 0, 0]) for patch in patches}
         assert starts == {1 + 20 * z + 5 * y + x for z in (0, 1) for y in (0, 1) for x in (0, 1)}
 
     @pytest.mark.parametrize("foreground", [0.0, 1.0])
     def test_short_axes_are_padded_on_both_sides(self, foreground):
-        found = augment.crop(make_example(), (12, 5, 20), foreground, seed(0))
+        found = crop(make_example(), (12, 5, 20), foreground, seed(0))
         assert found["volume"].shape == (12, 5, 20, 1)
         inside = found["volume"].numpy()[..., 0] > 0
         assert np.argwhere(inside).min(0).tolist() == [1, 0, 1]
@@ -129,7 +134,7 @@ class CropTest:
 
     @pytest.mark.parametrize("shape", [(5, 7, 11), (1, 1, 1), (3, 20, 30)])
     def test_no_instances(self, shape):
-        found = augment.crop(empty_example(shape), (4, 6, 8), 1.0, seed(0))
+        found = crop(empty_example(shape), (4, 6, 8), 1.0, seed(0))
         assert found["volume"].shape == (4, 6, 8, 1)
         kept = np.prod(np.minimum(shape, (4, 6, 8)))
         assert found["volume"].numpy().sum() == kept
@@ -137,11 +142,11 @@ class CropTest:
 
     def test_an_instance_without_voxels_does_no_harm(self):
         example = empty_example((5, 7, 11)) | {"class_ids": tf.constant([1])}
-        found = augment.crop(example, (4, 6, 8), 1.0, seed(0))
+        found = crop(example, (4, 6, 8), 1.0, seed(0))
         assert found["volume"].numpy().sum() == 4 * 6 * 8
 
     def test_same_seed_same_patch(self):
-        patches = [augment.crop(make_example(), (3, 4, 5), 0.5, seed(i))["volume"].numpy() for i in (1, 1, 2, 3)]
+        patches = [crop(make_example(), (3, 4, 5), 0.5, seed(i))["volume"].numpy() for i in (1, 1, 2, 3)]
         np.testing.assert_array_equal(patches[0], patches[1])
         assert any((patches[0] != other).any() for other in patches[2:])
 
@@ -156,13 +161,13 @@ class CropTest:
         )
         def compiled(volume, ids, class_ids, keypoints):
             example = {"volume": volume, "instance_ids": ids, "class_ids": class_ids, "keypoints": keypoints}
-            found = augment.flip(augment.crop(example, (10, 5, 6), 0.7, seed(3)), (True, True, True), seed(4))
+            found = augment.flip(crop(example, (10, 5, 6), 0.7, seed(3)), (True, True, True), seed(4))
             assert found["volume"].shape == (10, 5, 6, 1)
             return found["volume"], found["keypoints"]
 
         example = make_example()
         volume, keypoints = compiled(*(example[key] for key in ("volume", "instance_ids", "class_ids", "keypoints")))
-        found = augment.flip(augment.crop(example, (10, 5, 6), 0.7, seed(3)), (True, True, True), seed(4))
+        found = augment.flip(crop(example, (10, 5, 6), 0.7, seed(3)), (True, True, True), seed(4))
         np.testing.assert_array_equal(volume, found["volume"])
         np.testing.assert_array_equal(keypoints, found["keypoints"])
 
@@ -272,7 +277,7 @@ def place(number):
 class KeypointsTest:
     def test_a_crop_takes_its_corner_off(self):
         for i in range(10):
-            found = augment.crop(make_example(), (4, 5, 6), 0.5, seed(i))
+            found = crop(make_example(), (4, 5, 6), 0.5, seed(i))
             corner = place(found["volume"][0, 0, 0, 0])
             np.testing.assert_array_equal(found["keypoints"], KEYPOINTS - corner)
 
@@ -303,7 +308,7 @@ class KeypointsTest:
     def test_stay_in_the_voxels_of_their_instances_through_everything(self, planes, patch):
         seen = 0
         for i in range(25):
-            example = augment.crop(make_example(), patch, 0.8, seed(i))
+            example = crop(make_example(), patch, 0.8, seed(i))
             example = augment.flip(example, (True, True, True), seed(i + 1))
             seen += assert_in_their_voxels(augment.rotate90(example, planes, seed(i + 2)))
         assert seen >= 25
@@ -328,42 +333,8 @@ class KeypointsTest:
 
     def test_none_at_all(self):
         example = make_example() | {"keypoints": tf.zeros([3, 0, 3])}
-        example = augment.flip(augment.crop(example, (4, 5, 5), 0.5, seed(0)), (True, True, True), seed(1))
+        example = augment.flip(crop(example, (4, 5, 5), 0.5, seed(0)), (True, True, True), seed(1))
         assert augment.rotate90(example, ((1, 2),), seed(2))["keypoints"].shape == (3, 0, 3)
-
-
-class JitterTest:
-    def volume(self):
-        return tf.random.stateless_normal([5, 7, 11, 2], [1, 2])
-
-    def test_nothing_to_change(self):
-        np.testing.assert_array_equal(augment.jitter(self.volume(), 0.0, 0.0, 0.0, seed(0)), self.volume())
-
-    def test_each_channel_has_its_own_scale_and_shift_within_bounds(self):
-        volume = self.volume().numpy()
-        scales, shifts = [], []
-        for i in range(60):
-            found = augment.jitter(self.volume(), 0.2, 0.3, 0.0, seed(i)).numpy()
-            for c in range(2):
-                scale, shift = np.polyfit(volume[..., c].ravel(), found[..., c].ravel(), 1)
-                np.testing.assert_allclose(found[..., c], volume[..., c] * scale + shift, atol=1e-5)
-                scales.append(scale)
-                shifts.append(shift)
-        assert min(scales) > 0.8 - 1e-4
-        assert max(scales) < 1.2 + 1e-4
-        assert np.ptp(scales) > 0.3
-        assert min(shifts) > -0.3 - 1e-4
-        assert max(shifts) < 0.3 + 1e-4
-        assert np.ptp(shifts) > 0.45
-
-    def test_noise_is_bounded_by_its_deviation(self):
-        deviations = [np.std(augment.jitter(tf.zeros([9, 12, 17, 1]), 0.0, 0.0, 0.5, seed(i))) for i in range(30)]
-        assert max(deviations) < 0.53
-        assert min(deviations) < 0.2 < max(deviations)
-
-    def test_same_seed_same_volume(self):
-        first, second = (augment.jitter(self.volume(), 0.2, 0.3, 0.5, seed(4)) for _ in range(2))
-        np.testing.assert_array_equal(first, second)
 
 
 class MosaicTest:

@@ -45,7 +45,13 @@ def config(flip_axes=(False,) * 3, rotate_planes=(), **probabilities):
     settings = quiet()
     for name, probability in probabilities.items():
         getattr(settings, name).probability = probability
-    return types.SimpleNamespace(foreground=0.7, flip_axes=flip_axes, rotate_planes=rotate_planes, augment=settings)
+    return types.SimpleNamespace(
+        foreground=0.7,
+        foreground_by="instance",
+        flip_axes=flip_axes,
+        rotate_planes=rotate_planes,
+        augment=settings,
+    )
 
 
 def everything():

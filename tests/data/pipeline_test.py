@@ -1,12 +1,13 @@
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs import schema
-from data import convert, instance_table, pipeline, records
+from configs import augment_schema, schema
+from data import convert, instance_table, pipeline, records, volumes
 from data.errors import InputError
 from data.writers import write_volume
 from ops import masks
@@ -36,12 +37,24 @@ def input_config(**changes):
         "max_instances": 5,
         "min_visible_voxels": 3,
         "rotate_planes": (),
-        "shuffle_buffer": 4,
     }
-    return schema.Input(**{**settings, **changes})
+    found = schema.Input(**{"augment": quiet(), **settings, **changes})
+    found.validate()
+    return found
 
 
-PLAIN = {"flip_axes": (False,) * 3, "intensity_scale": 0.0, "intensity_shift": 0.0}
+def plain(**changes):
+    return input_config(flip_axes=(False,) * 3, **changes)
+
+
+def quiet():
+    """`input.augment` with every step switched off."""
+    settings = augment_schema.Augment()
+    for field in dataclasses.fields(settings):
+        section = getattr(settings, field.name)
+        if dataclasses.is_dataclass(section):
+            section.probability = 0.0
+    return settings
 
 
 def first(dataset, count):
@@ -98,100 +111,6 @@ def assert_measured(ids, volume, attributes, keypoints):
     return shown
 
 
-class TruthTest:
-    def ids(self):
-        ids = np.zeros(SHAPE, np.int32)
-        ids[2:4, 3:6, 5:9] = 1  # 24 voxels, whole
-        ids[0:1, 0:1, 0:2] = 3  # 2 voxels, cut
-        ids[5, 5, 5] = 4  # 1 voxel, whole
-        ids[7:9, 8:11, 10:14] = 5  # 24 voxels, cut
-        return ids
-
-    def found(self, *, max_instances=6, min_visible_voxels=3, ids=None):
-        result = pipeline.truth(self.example(ids), max_instances, min_visible_voxels)
-        return {key: value.numpy() for key, value in result.items()}
-
-    def example(self, ids=None):
-        return {
-            "instance_ids": tf.constant(self.ids() if ids is None else ids),
-            "class_ids": tf.constant([1, 2, 3, 1, 2]),
-            "attributes": tf.constant([[1.0], [2.0], [3.0], [4.0], [5.0]]),
-            "keypoints": self.keypoints(),
-        }
-
-    def keypoints(self):
-        """Two landmarks of each of the five instances; one is not known."""
-        points = np.arange(30, dtype=np.float32).reshape(5, 2, 3)
-        points[4, 1] = np.nan
-        return tf.constant(points)
-
-    def test_slots_by_hand(self):
-        found = self.found()
-        np.testing.assert_array_equal(found["valid"], [True, True, True, False, False, False])
-        np.testing.assert_array_equal(found["class_ids"], [1, 2, 1, 0, 0, 0])
-        np.testing.assert_array_equal(found["attributes"][:, 0], [1, 5, 4, 0, 0, 0])
-        nowhere = [np.nan] * 3
-        points = [[[0, 1, 2], [3, 4, 5]], [[24, 25, 26], nowhere], [[18, 19, 20], [21, 22, 23]]]
-        np.testing.assert_array_equal(found["keypoints"][:3], points)
-        assert not found["keypoints"][3:].any()
-        expected = np.zeros((6, 6), np.float32)
-        expected[:3] = [[2, 3, 5, 4, 6, 9], [7, 8, 10, 9, 11, 14], [5, 5, 5, 6, 6, 6]]
-        np.testing.assert_array_equal(found["boxes"], expected)
-        # Id 3 shows too little of itself; the single voxel of id 4 is all there is of it.
-        old = self.ids()
-        new = np.select([old == 1, old == 5, old == 4], [1, 2, 3], 0)
-        np.testing.assert_array_equal(found["instance_ids"], new)
-        assert found["instance_ids"].dtype == np.int32
-        assert found["class_ids"].dtype == np.int32
-
-    def test_a_cut_instance_counts_from_min_visible_voxels_on(self):
-        assert self.found(min_visible_voxels=2)["valid"].sum() == 4
-        assert self.found(min_visible_voxels=25)["valid"].sum() == 2
-
-    def test_the_largest_are_kept(self):
-        found = self.found(max_instances=1)
-        np.testing.assert_array_equal(found["boxes"], [[2, 3, 5, 4, 6, 9]])
-        np.testing.assert_array_equal(found["instance_ids"], self.ids() == 1)
-
-    @pytest.mark.parametrize("max_instances", [1, 4])
-    def test_no_instances_in_the_patch(self, max_instances):
-        found = self.found(max_instances=max_instances, ids=np.zeros(SHAPE, np.int32))
-        assert not any(value.any() for value in found.values())
-        assert found["boxes"].shape == (max_instances, 6)
-
-    def test_no_instances_at_all(self):
-        example = {"instance_ids": tf.zeros(SHAPE, tf.int32), "class_ids": tf.zeros([0], tf.int32)}
-        example |= {"attributes": tf.zeros([0, 2]), "keypoints": tf.zeros([0, 4, 3])}
-        found = pipeline.truth(example, 3, 1)
-        shapes = {key: tuple(value.shape) for key, value in found.items()}
-        assert shapes == {
-            "instance_ids": SHAPE,
-            "boxes": (3, 6),
-            "class_ids": (3,),
-            "attributes": (3, 2),
-            "keypoints": (3, 4, 3),
-            "valid": (3,),
-        }
-        assert not any(value.numpy().any() for value in found.values())
-
-    def test_eager_equals_function_of_unknown_shape(self):
-        @tf.function(
-            input_signature=[
-                {
-                    "instance_ids": tf.TensorSpec([None, None, None], tf.int32),
-                    "class_ids": tf.TensorSpec([None], tf.int32),
-                    "attributes": tf.TensorSpec([None, 1], tf.float32),
-                    "keypoints": tf.TensorSpec([None, None, 3], tf.float32),
-                }
-            ]
-        )
-        def compiled(example):
-            return pipeline.truth(example, 6, 3)
-
-        found = compiled(self.example())
-        assert_equal_batches([{k: v.numpy() for k, v in found.items()}], [self.found()])
-
-
 class TrainBatchesTest:
     @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1), (3, 2, 2)])
     def test_static_shapes(self, made, mosaic):
@@ -224,7 +143,7 @@ class TrainBatchesTest:
 
     def test_same_seed_same_batches(self, made):
         def batches(seed):
-            config = input_config(noise=0.3, patch_size=(6, 8, 6), rotate_planes=((0, 2),))
+            config = input_config(patch_size=(6, 8, 6), rotate_planes=((0, 2),), augment=augment_schema.Augment())
             return first(pipeline.train_batches(*made, config, batch_size=2, seed=seed), 8)
 
         ours = batches(3)
@@ -241,12 +160,12 @@ class TrainBatchesTest:
         assert (batches(3)[0]["volume"] != batches(4)[0]["volume"]).any()
 
     def test_an_epoch_holds_every_case_once_and_comes_in_a_new_order(self, made):
-        config = input_config(patch_size=SHAPE, foreground=0.0, normalization="none", **PLAIN)
+        config = plain(patch_size=SHAPE, foreground=0.0, normalization="none")
         sums = [
             float(b["volume"].sum()) for b in first(pipeline.train_batches(*made, config, batch_size=1, seed=0), 20)
         ]
         epochs = [sums[i : i + 5] for i in range(0, 20, 5)]
-        images = [pipeline.records.parse(r)["volume"].numpy().sum() for r in self.serialized(made)]
+        images = [records.parse(r)["volume"].numpy().sum() for r in self.serialized(made)]
         assert all(sorted(epoch) == sorted(map(float, images)) for epoch in epochs)
         assert len({tuple(epoch) for epoch in epochs}) > 1
 
@@ -254,7 +173,7 @@ class TrainBatchesTest:
         return tf.data.TFRecordDataset(records.shard_paths(*made, "train"))
 
     def test_patches_are_normalised_by_their_whole_volume(self, made):
-        config = input_config(patch_size=SHAPE, **PLAIN)
+        config = plain(patch_size=SHAPE)
         for batch in first(pipeline.train_batches(*made, config, batch_size=1, seed=0), 5):
             assert abs(batch["volume"].mean()) < 1e-4
             assert batch["volume"].std() == pytest.approx(1.0, abs=1e-4)
@@ -286,7 +205,7 @@ class TrainBatchesTest:
             assert not batch["instance_ids"].any()
 
     def test_more_instances_than_slots(self, made):
-        config = input_config(patch_size=SHAPE, max_instances=1, **PLAIN)
+        config = plain(patch_size=SHAPE, max_instances=1)
         for batch in first(pipeline.train_batches(*made, config, batch_size=1, seed=0), 5):
             assert batch["valid"].tolist() == [[True]]
             assert set(np.unique(batch["instance_ids"])) == {0, 1}
@@ -296,7 +215,6 @@ class TrainBatchesTest:
         config = input_config(
             patch_size=(12, 10, 12), mosaic=mosaic, max_instances=9, normalization="none", rotate_planes=((0, 2),)
         )
-        config.intensity_scale = config.intensity_shift = 0.0
         batches = pipeline.train_batches(*make_measured_records(tmp_path), config, batch_size=2, seed=0)
         assert batches.element_spec["keypoints"].shape == (2, 9, 2, 3)
         assert batches.element_spec["keypoints_valid"].shape == (2, 9, 2)
@@ -315,30 +233,133 @@ class TrainBatchesTest:
         assert unknown > 5
         assert shown > 5
 
-    @pytest.mark.parametrize(("num_train", "one_shard_each", "workers"), [(4, True, 2), (3, True, 2), (3, False, 3)])
-    def test_workers_share_the_cases_among_them(self, tmp_path, num_train, one_shard_each, workers):
-        manifest = make_records(tmp_path / "out", num_train=num_train, one_shard_each=one_shard_each)
-        assert len(manifest["shards"]["train"]) == (num_train if one_shard_each else 1)
-        config = input_config(patch_size=SHAPE, normalization="none", **PLAIN)
-        shares = []
-        for worker in range(workers):
-            batches = pipeline.train_batches(
-                tmp_path / "out",
-                manifest,
-                config,
-                batch_size=1,
-                seed=0,
-                num_input_pipelines=workers,
-                input_pipeline_id=worker,
-            )
-            shares.append({float(batch["volume"].sum()) for batch in first(batches, 6)})
-        for a, b in itertools.combinations(shares, 2):
-            assert not a & b
-        assert len(set.union(*shares)) == num_train
+    @pytest.mark.parametrize(("one_shard_each", "workers"), [(True, 2), (False, 3)])
+    def test_workers_share_every_epoch_and_see_what_one_would(self, tmp_path, one_shard_each, workers):
+        manifest = make_records(tmp_path / "out", num_train=6, one_shard_each=one_shard_each)
+        config = plain(patch_size=SHAPE, foreground=0.0, normalization="none")
 
-    def test_more_workers_than_cases(self, made):
-        with pytest.raises(InputError, match="expected a training case for each of 6 workers, came 5"):
-            pipeline.train_batches(*made, input_config(), batch_size=1, seed=0, num_input_pipelines=6)
+        def epochs(batch_size, **share):
+            batches = pipeline.train_batches(
+                tmp_path / "out", manifest, config, batch_size=batch_size, seed=0, start=6, **share
+            )
+            sums = np.concatenate([batch["volume"].sum((1, 2, 3, 4)) for batch in first(batches, 4)])
+            return sums.reshape(4, batch_size).tolist()
+
+        shares = [epochs(2, num_input_pipelines=workers, input_pipeline_id=worker) for worker in range(workers)]
+        alone = epochs(2 * workers)
+        for step in range(4):
+            assert sorted(np.ravel([share[step] for share in shares])) == sorted(alone[step])
+        steps = 6 // workers  # of one example each: an epoch
+        for epoch in range(8 // steps):
+            seen = [np.ravel(share)[epoch * steps : (epoch + 1) * steps].tolist() for share in shares]
+            assert len(set(np.ravel(seen))) == 6
+
+    @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1)])
+    def test_a_run_that_goes_on_sees_what_it_would_have_seen(self, made, mosaic):
+        config = input_config(mosaic=mosaic, patch_size=(6, 8, 6), rotate_planes=((0, 2),))
+        config.augment.paste.probability = config.augment.contrast.probability = 1.0
+        whole = first(pipeline.train_batches(*made, config, batch_size=2, seed=3), 7)
+        rest = first(pipeline.train_batches(*made, config, batch_size=2, seed=3, start=8), 3)
+        assert_equal_batches(whole[4:], rest)
+
+    def test_instances_of_other_cases_are_pasted(self, made):
+        config = plain(patch_size=SHAPE, max_instances=20, normalization="none")
+        config.augment.paste.max_covered = 1.0
+        before = first(pipeline.train_batches(*made, config, batch_size=5, seed=0), 1)[0]
+        config.augment.paste.probability = 1.0
+        after = first(pipeline.train_batches(*made, config, batch_size=5, seed=0), 1)[0]
+        assert (after["valid"].sum(axis=1) >= before["valid"].sum(axis=1)).all()
+        assert after["valid"].sum() > before["valid"].sum()
+
+    def test_a_bent_patch_is_cut_from_as_much_as_it_shows(self, made):
+        """What is cut out beforehand is as good as the whole case."""
+        config = plain(patch_size=PATCH, foreground=1.0)
+        config.augment.affine.probability = config.augment.elastic.probability = 1.0
+        config.augment.affine.rotation = ((-40, 40),) * 3
+        config.augment.elastic.magnitude = (2.0, 3.0)
+        cut = first(pipeline.train_batches(*made, config, batch_size=4, seed=1), 4)
+        # So that a whole case is kept; it is never drawn.
+        config.augment.mosaic = augment_schema.Mosaic(probability=1e-30, grid=(1, 1, 1))
+        whole = first(pipeline.train_batches(*made, config, batch_size=4, seed=1), 4)
+        for ours, theirs in zip(cut, whole, strict=True):
+            np.testing.assert_array_equal(ours["instance_ids"], theirs["instance_ids"])
+            np.testing.assert_allclose(ours["volume"], theirs["volume"], atol=1e-4)
+
+    def test_cases_are_drawn_by_weight(self, made, tmp_path):
+        weights = tmp_path / "weights.json"
+        weights.write_text('{"shapes_0_00000": 0, "shapes_0_00001": 6, "shapes_0_00003": 0}')
+        config = plain(patch_size=SHAPE, foreground=0.0, normalization="none", case_weights=str(weights))
+        batches = first(pipeline.train_batches(*made, config, batch_size=50, seed=0), 4)
+        sums = np.concatenate([batch["volume"].sum((1, 2, 3, 4)) for batch in batches])
+        cases = {float(records.parse(r)["volume"].numpy().sum()): n for n, r in enumerate(self.serialized(made))}
+        counts = np.bincount([min(cases.items(), key=lambda case: abs(case[0] - s))[1] for s in sums], minlength=5)
+        assert counts[0] == counts[3] == 0
+        # 200 draws, each with probability 6 / 8: four standard deviations.
+        assert abs(counts[1] - 150) < 4 * (200 * 0.75 * 0.25) ** 0.5
+        assert counts[2] > 0
+        assert counts[4] > 0
+
+    def damaged(self, tmp_path, byte=300):
+        """Records of five cases in one shard, of which the third is damaged; and the byte at which its frame begins."""
+        manifest = make_records(tmp_path / "out", num_train=5)
+        (shard,) = manifest["shards"]["train"]
+        path = tmp_path / "out" / shard["file"]
+        begin = json.loads((tmp_path / "out" / f"{shard['file']}.index.json").read_text())["records"][2]["offset"] - 12
+        data = bytearray(path.read_bytes())
+        data[begin + byte] ^= 255
+        path.write_bytes(data)
+        return tmp_path / "out", manifest, begin
+
+    @pytest.mark.parametrize("byte", [3, 300])
+    def test_a_damaged_record_names_its_shard_and_offset(self, tmp_path, byte):
+        folder, manifest, begin = self.damaged(tmp_path, byte)
+        with pytest.raises(tf.errors.InvalidArgumentError) as raised:
+            first(pipeline.train_batches(folder, manifest, input_config(), batch_size=1, seed=0), 5)
+        assert pipeline.damage(raised.value) == (
+            f"{folder}/train-00000-of-00001.tfrecord: expected a whole record of case shapes_0_00002 at byte {begin}, "
+            "came something damaged or that cannot be read"
+        )
+        assert pipeline.damage(tf.errors.InvalidArgumentError(None, None, "another [error: in it]")) is None
+
+    def test_a_record_in_another_place_is_damage_too(self, tmp_path):
+        manifest = make_records(tmp_path / "out", num_train=2, one_shard_each=True)
+        ours, theirs = (tmp_path / "out" / shard["file"] for shard in manifest["shards"]["train"])
+        theirs.write_bytes(ours.read_bytes())
+        manifest["shards"]["train"][1]["bytes"] = ours.stat().st_size
+        with pytest.raises(tf.errors.InvalidArgumentError, match="case shapes_0_00001 at byte 0"):
+            first(pipeline.train_batches(tmp_path / "out", manifest, input_config(), batch_size=1, seed=0), 2)
+
+    def test_damaged_records_are_skipped_and_counted_once_an_epoch(self, tmp_path):
+        folder, manifest, _ = self.damaged(tmp_path)
+        config = plain(patch_size=SHAPE, normalization="none", on_corrupt="skip")
+        batches = first(pipeline.train_batches(folder, manifest, config, batch_size=1, seed=0), 20)
+        skipped = np.concatenate([batch["skipped"] for batch in batches])
+        assert [skipped[i : i + 5].sum() for i in range(0, 20, 5)] == [1, 1, 1, 1]
+        assert len({float(batch["volume"].sum()) for batch in batches}) == 4
+        assert skipped.dtype == np.int32
+
+    def test_nothing_but_damage_ends_even_where_it_is_skipped(self, tmp_path):
+        manifest = make_records(tmp_path / "out", num_train=1)
+        path = tmp_path / "out" / manifest["shards"]["train"][0]["file"]
+        path.write_bytes(b"\0" * path.stat().st_size)
+        config = input_config(on_corrupt="skip")
+        with pytest.raises(tf.errors.InvalidArgumentError, match="expected a whole record of case shapes_0_00000"):
+            first(pipeline.train_batches(tmp_path / "out", manifest, config, batch_size=1, seed=0), 1)
+
+    def test_a_data_service_makes_every_example_once(self, made):
+        service = tf.data.experimental.service
+        dispatcher = service.DispatchServer(service.DispatcherConfig(port=0, protocol="grpc"))
+        workers = [
+            service.WorkerServer(service.WorkerConfig(dispatcher_address=dispatcher.target.split("://")[1]))
+            for _ in range(2)
+        ]
+        config = plain(patch_size=SHAPE, foreground=0.0, normalization="none")
+        served = pipeline.train_batches(*made, config, batch_size=1, seed=0, data_service=dispatcher.target, stop=5)
+        alone = first(pipeline.train_batches(*made, config, batch_size=1, seed=0, stop=5), 6)
+        sums = [sorted(float(batch["volume"].sum()) for batch in batches) for batches in (first(served, 6), alone)]
+        assert len(sums[0]) == 5
+        assert sums[0] == sums[1]
+        assert all(worker._server.num_tasks() > 0 for worker in workers)
 
     def test_damaged_folders_are_refused_at_once(self, tmp_path):
         manifest = make_records(tmp_path / "out", num_train=2, one_shard_each=True)
@@ -351,9 +372,12 @@ class TrainBatchesTest:
         with pytest.raises(InputError, match="no such file"):
             pipeline.train_batches(tmp_path / "out", manifest, input_config(), batch_size=1, seed=0)
         path.write_bytes(whole)
-        first_shard = tmp_path / "out" / "train-00000-of-00002.tfrecord"
-        first_shard.write_bytes(b"\0" * first_shard.stat().st_size)
-        with pytest.raises(InputError, match=r"train-00000-of-00002.tfrecord: expected records of convert_main.py"):
+        index = tmp_path / "out" / f"{path.name}.index.json"
+        index.write_text('{"records": []}')
+        with pytest.raises(InputError, match=r"tfrecord.index.json: expected 1 records, came 0"):
+            pipeline.train_batches(tmp_path / "out", manifest, input_config(), batch_size=1, seed=0)
+        index.unlink()
+        with pytest.raises(InputError, match=r"tfrecord.index.json: expected an index of records, cannot be read"):
             pipeline.train_batches(tmp_path / "out", manifest, input_config(), batch_size=1, seed=0)
 
     def test_a_split_without_cases(self, tmp_path):
@@ -365,7 +389,7 @@ class TrainBatchesTest:
 class VolumesTest:
     def test_whole_volumes_in_order(self, made):
         folder, manifest = made
-        found = list(pipeline.volumes(folder, manifest, "val", input_config()))
+        found = list(volumes.of_split(folder, manifest, "val", input_config()))
         assert [volume["name"] for volume in found] == [f"shapes_0_{i:05d}" for i in (5, 6, 7)]
         serialized = tf.data.TFRecordDataset(records.shard_paths(folder, manifest, "val"))
         for volume, record in zip(found, serialized, strict=True):
@@ -383,9 +407,9 @@ class VolumesTest:
         folder, manifest = made
         size = SHAPE
         config = input_config(patch_size=(size[0], 2 * size[1], size[2]), mosaic=(1, 2, 1))
-        found = list(pipeline.volumes(folder, manifest, "val", config))
+        found = list(volumes.of_split(folder, manifest, "val", config))
         assert [volume["name"] for volume in found] == ["mosaic_00000", "mosaic_00001"]
-        cases = list(pipeline.volumes(folder, manifest, "val", input_config()))
+        cases = list(volumes.of_split(folder, manifest, "val", input_config()))
         num_instances = [len(case["class_ids"]) for case in cases]
         assert [len(v["class_ids"]) for v in found] == [num_instances[0] + num_instances[1], num_instances[2]]
         for n, case in enumerate(cases):
@@ -400,15 +424,15 @@ class VolumesTest:
             np.testing.assert_array_equal(volume["boxes"], boxes)
             assert volume["affine"].shape == (4, 4)
             np.testing.assert_array_equal(volume["spacing"], [1, 1, 1])
-        for ours, theirs in zip(found, pipeline.volumes(folder, manifest, "val", config), strict=True):
+        for ours, theirs in zip(found, volumes.of_split(folder, manifest, "val", config), strict=True):
             assert_equal_batches([ours], [theirs])
 
     def test_mosaic_classes_go_with_their_instances(self, made):
         folder, manifest = made
         config = input_config(patch_size=(SHAPE[0], 3 * SHAPE[1], SHAPE[2]), mosaic=(1, 3, 1))
-        (found,) = pipeline.volumes(folder, manifest, "val", config)
+        (found,) = volumes.of_split(folder, manifest, "val", config)
         kinds = set()
-        for case in pipeline.volumes(folder, manifest, "val", input_config()):
+        for case in volumes.of_split(folder, manifest, "val", input_config()):
             sizes = np.bincount(case["instance_ids"].ravel())[1:]
             kinds |= set(zip(case["class_ids"].tolist(), sizes.tolist(), strict=True))
         sizes = np.bincount(found["instance_ids"].ravel())[1:]
@@ -418,7 +442,7 @@ class VolumesTest:
     def test_attributes_and_landmarks_go_with_their_instances_and_unknown_ones_stay_unknown(self, tmp_path, mosaic):
         patch_size = tuple(m * size for m, size in zip(mosaic, SHAPE, strict=True))
         config = input_config(patch_size=patch_size, mosaic=mosaic, normalization="none")
-        found = list(pipeline.volumes(*make_measured_records(tmp_path), "val", config))
+        found = list(volumes.of_split(*make_measured_records(tmp_path), "val", config))
         for volume in found:
             measured = (volume[key] for key in ("instance_ids", "volume", "attributes", "keypoints"))
             assert assert_measured(*measured) == len(volume["class_ids"]) > 0
@@ -430,21 +454,21 @@ class VolumesTest:
         older = {name: value for name, value in manifest.items() if name != "keypoints"}
         ours = first(pipeline.train_batches(folder, older, input_config(), batch_size=2, seed=0), 1)
         assert_equal_batches(ours, first(pipeline.train_batches(*made, input_config(), batch_size=2, seed=0), 1))
-        assert next(pipeline.volumes(folder, older, "val", input_config()))["keypoints"].shape[1:] == (0, 3)
+        assert next(volumes.of_split(folder, older, "val", input_config()))["keypoints"].shape[1:] == (0, 3)
 
     @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1)])
     def test_no_instances(self, tmp_path, mosaic):
         manifest = make_records(tmp_path / "out", num_train=1, count=(0, 0))
-        (found,) = pipeline.volumes(tmp_path / "out", manifest, "train", input_config(mosaic=mosaic))
+        (found,) = volumes.of_split(tmp_path / "out", manifest, "train", input_config(mosaic=mosaic))
         assert found["boxes"].shape == (0, 6)
         assert found["class_ids"].shape == (0,)
         assert not found["instance_ids"].any()
 
     def test_wrong_splits_are_refused_before_iterating(self, made):
         with pytest.raises(InputError, match="expected a split out of train, val, test, came 'dev'"):
-            pipeline.volumes(*made, "dev", input_config())
+            volumes.of_split(*made, "dev", input_config())
         with pytest.raises(InputError, match="'test', came none"):
-            pipeline.volumes(*made, "test", input_config())
+            volumes.of_split(*made, "test", input_config())
 
     def test_a_damaged_record_names_its_shard(self, tmp_path):
         manifest = make_records(tmp_path / "out", num_train=3, one_shard_each=True)
@@ -452,7 +476,7 @@ class VolumesTest:
         data = bytearray(path.read_bytes())
         data[100] ^= 255
         path.write_bytes(data)
-        found = pipeline.volumes(tmp_path / "out", manifest, "train", input_config())
+        found = volumes.of_split(tmp_path / "out", manifest, "train", input_config())
         assert next(found)["name"] == "shapes_0_00000"
         with pytest.raises(InputError, match=r"train-00001-of-00003.tfrecord: expected records of convert_main.py"):
             next(found)
@@ -460,4 +484,4 @@ class VolumesTest:
     def test_another_number_of_channels_is_refused(self, made):
         config = dataclasses.replace(input_config(), channels=2)
         with pytest.raises(InputError, match=r"expected records of convert_main.py"):
-            next(pipeline.volumes(*made, "val", config))
+            next(volumes.of_split(*made, "val", config))

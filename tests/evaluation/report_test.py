@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from data.synthetic import SHAPES, shapes
+from configs.synthetic_schema import Synthetic
+from data import synthetic
 from evaluation.report import detection_colours, draw_slices, outlines, slices_figure, truth_colours
 
 SHAPE = (5, 7, 11)
@@ -44,9 +45,10 @@ class DrawSlicesTest:
         assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]
 
     def test_synthetic_volume(self, tmp_path):
-        image, ids, class_ids = shapes(0, 4, shape=(40, 44, 52), count=(5, 8), base_size=5.0, contrast=(0.5, 1.0))
+        settings = Synthetic(shape=(40, 44, 52), count=(5, 8), base_size=5.0, contrast=(0.5, 1.0))
+        image, ids, class_ids, _, _ = synthetic.draw("shapes", settings, 4)
         boxes = [[*p.min(axis=0), *(p.max(axis=0) + 1)] for p in (np.argwhere(ids == i + 1) for i in range(ids.max()))]
-        names = [f"{SHAPES[k - 1]} 0.90" for k in class_ids]
+        names = [f"{synthetic.CLASSES['shapes'][k - 1]} 0.90" for k in class_ids]
         draw_slices(tmp_path / "a.png", image.astype(np.float32), ids, boxes, names, truth=ids)
         assert matplotlib.image.imread(tmp_path / "a.png")[..., :3].std() > 0.1
 

@@ -3,6 +3,7 @@ import math
 import pathlib
 import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -27,7 +28,12 @@ def run_train(settings, *, start=0, bad_at=None):
         optimizer.iterations.assign_add(num_steps)
         calls.loops.append(int(num_steps))
         is_bad = bad_at is not None and int(optimizer.iterations) >= bad_at
-        return {"rpn_class": tf.constant(1.0), "mask": tf.constant(math.nan if is_bad else 2.0), "total": 3.0}
+        return {
+            "rpn_class": tf.constant(1.0),
+            "mask": tf.constant(math.nan if is_bad else 2.0),
+            "total": 3.0,
+            "wait_seconds": 0.0,
+        }
 
     loop.train(
         train_steps,
@@ -64,7 +70,8 @@ class TrainTest:
 
     def test_log_gains_rate_and_speed(self):
         _, scalars = run_train(schema.Train(steps=2, steps_per_loop=5)).logs[0]
-        assert list(scalars) == ["rpn_class", "mask", "total", "learning_rate", "volumes_per_second"]
+        assert list(scalars) == ["rpn_class", "mask", "total", "learning_rate", "volumes_per_second", "input_wait"]
+        assert scalars["input_wait"] == 0.0
         assert scalars["mask"] == 2.0
         assert scalars["learning_rate"] == 0.5
         assert scalars["volumes_per_second"] > 0.0
@@ -114,11 +121,37 @@ def fixture_world():
     )
 
 
+class TimedNextTest:
+    @pytest.mark.parametrize(("batch_seconds", "step_seconds", "expected"), [(0.04, 0.0, 0.4), (0.0, 0.04, 0.0)])
+    def test_measures_the_wait_and_not_the_work(self, batch_seconds, step_seconds, expected):
+        def slow(number, seconds):
+            return tf.ensure_shape(tf.py_function(lambda n: (time.sleep(seconds), n)[1], [number], tf.int64), [])
+
+        @tf.function
+        def run(iterator):
+            waited, total = tf.constant(0.0), tf.constant(0, tf.int64)
+            for _ in tf.range(10):
+                batch, seconds = loop.timed_next(iterator, [total])
+                waited, total = waited + seconds, total + slow(batch["number"], step_seconds)
+            return waited
+
+        numbers = tf.data.Dataset.range(100).map(lambda n: {"number": slow(n, batch_seconds)})
+        # A busy machine may take longer, but no less.
+        assert expected <= float(run(iter(numbers))) < expected + 0.2
+
+
 class MakeTrainStepsTest:
+    def test_skipped_records_are_summed_over_replicas_and_steps(self, world):
+        world.reset()
+        scalars = world.train_steps(world.iterator({**world.batch, "skipped": np.int32([1, 2])}), tf.constant(2))
+        assert scalars["skipped"] == 6.0
+
     def test_total_is_the_weighted_sum(self, world):
         world.reset()
         scalars = {name: float(value) for name, value in world.train_steps(world.iterator(), tf.constant(1)).items()}
-        assert list(scalars) == [*LOSSES, "total", "gradient_norm"]
+        assert list(scalars) == [*LOSSES, "total", "gradient_norm", "wait_seconds", "skipped"]
+        assert scalars["wait_seconds"] >= 0.0
+        assert scalars["skipped"] == 0.0
         weighted = sum(getattr(WEIGHTS, name) * scalars[name] for name in LOSSES)
         np.testing.assert_allclose(scalars["total"], weighted, rtol=1e-5)
 
@@ -135,7 +168,8 @@ class MakeTrainStepsTest:
         single = [world.train_steps(iterator, tf.constant(1)) for _ in range(2)]
         world.reset()
         both = world.train_steps(world.iterator(), tf.constant(2))
-        for name, value in both.items():
+        for name in (*LOSSES, "total", "gradient_norm"):
+            value = both[name]
             np.testing.assert_allclose(value, np.mean([s[name] for s in single]), rtol=1e-3, err_msg=name)
         assert int(world.optimizer.iterations.numpy()) == 2
 
