@@ -10,18 +10,26 @@ from unittest import mock
 
 import tensorflow as tf
 
-from model import losses, mask_rcnn, targets
+from model import cascade, losses, mask_rcnn, targets
+from ops import keypoints
 
 # Functions that open no scope of their own, and the part of the network that their time counts to.
 SCOPES = (
     (mask_rcnn, "propose", "proposals"),
+    (cascade, "refine", "proposals"),
     (mask_rcnn, "multilevel_roi_align3d", "roi_align"),
     (targets, "anchor_targets", "targets"),
     (targets, "sample_rois", "targets"),
+    (targets, "assign_rois", "targets"),
     (targets, "roi_masks", "targets"),
+    (keypoints, "from_ids", "targets"),
     (losses, "rpn_losses", "losses"),
     (losses, "box_losses", "losses"),
     (losses, "mask_losses", "losses"),
+    (losses, "attribute_loss", "losses"),
+    (losses, "keypoint_loss", "losses"),
+    (losses, "l2_loss", "losses"),
+    (losses, "sum_stages", "losses"),
 )
 # The first of these that is among the scopes of an operation says where it belongs.
 PARTS = {
@@ -34,6 +42,8 @@ PARTS = {
     "rpn_head": "RPN head",
     "box_head": "heads",
     "mask_head": "heads",
+    "attribute_head": "heads",
+    "keypoint_head": "heads",
     "global_norm": "clipping",
     "clip_by_global_norm": "clipping",
     "AdamW": "optimizer",
@@ -101,7 +111,8 @@ def _scoped(function, scope):
 
 
 def _part(name):
-    scopes = [re.sub(r"_\d+$", "", scope) for scope in name.split("/")]  # the second of one name is name_1
+    # The second of one name is name_1, and the second head of a cascade is box_head2.
+    scopes = [re.sub(r"[_\d]+$", "", scope) for scope in name.split("/")]
     part = next((part for scope, part in PARTS.items() if scope in scopes), OTHERS)
     # A custom gradient is in no scope: of these, ROIAlign's alone loops, inside the loop over the steps.
     return "ROIAlign" if part == OTHERS and scopes.count("body") > 1 else part

@@ -1,6 +1,7 @@
 """Settings of the network; see configs/schema.py."""
 
 import dataclasses
+import math
 
 from configs import checks
 
@@ -16,6 +17,7 @@ ASSIGNMENTS = ("iou", "atss")
 SAMPLINGS = ("balanced", "hard_negative")
 CLASS_LOSSES = ("cross_entropy", "focal")
 BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
+MASK_LOSSES = ("cross_entropy", "focal", "dice")
 SUPPRESSIONS = ("nms", "soft_linear", "soft_gaussian")
 SCALES = ("log", "linear")
 
@@ -24,10 +26,13 @@ SCALES = ("log", "linear")
 class Style:
     """What all layers of the network share."""
 
-    norm: str = "group"  # batch: every replica its own statistics; frozen_batch: those that were loaded
+    # batch: every replica its own statistics. In the heads rois that are mere padding enter them, with batch and
+    # sync_batch; group knows no such thing. frozen_batch: those that were loaded, in the backbone alone; the heads have
+    # biases and no normalisation.
+    norm: str = "group"
     norm_groups: int = 8  # of norm group
     activation: str = "relu"
-    initializer: str = "he_normal"  # of kernels that an activation follows
+    initializer: str = "he_normal"  # of all kernels but those that give logits, deltas and attributes
     l2: float = 0.0  # times half the sum of squares of all kernels: the loss l2
 
     def validate(self, widths):
@@ -94,7 +99,7 @@ class Backbone:
         for name in ("dropout", "stochastic_depth"):
             value = getattr(self, name)
             checks.require(0 <= value < 1, f"model.backbone.{name}", "a number in [0, 1)", value)
-        if self.block == "bottleneck":
+        if self.kind == "resnet" and self.block == "bottleneck":
             divisor = self.bottleneck_ratio * self.cardinality
             for channels in self.stage_channels:
                 checks.require(
@@ -133,7 +138,8 @@ class FPN:
 
     channels: int = 32
     levels: tuple = (2, 3, 4)  # of the backbone, consecutive
-    extra: str = "none"  # one more, coarser by 2, for the proposals alone: pool or conv
+    extra: str = "none"  # one more, coarser, for the proposals alone: pool or conv
+    extra_stride: tuple = (2, 2, 2)  # by how much coarser
     upsampling: str = "nearest"
     bottom_up: bool = False  # a second path from the finest level to the coarsest (PANet)
 
@@ -149,6 +155,7 @@ class FPN:
             self.levels,
         )
         checks.choice("model.fpn.extra", self.extra, EXTRA_LEVELS)
+        checks.triple("model.fpn.extra_stride", self.extra_stride)
         checks.choice("model.fpn.upsampling", self.upsampling, UPSAMPLINGS)
 
 
@@ -188,6 +195,26 @@ class Anchors:
         for aspect in self.aspects:
             checks.positive_triple("model.anchors.aspects", aspect)
 
+    def fit(self, strides, patch_size):
+        """Whether any anchor of any level, of these strides, lies inside the patch."""
+        return any(
+            _fits(stride, size if isinstance(size, tuple) else (size,) * 3, aspect, patch_size)
+            for stride, sizes in zip(strides, self.sizes, strict=True)
+            for size in sizes
+            for aspect in self.aspects
+        )
+
+
+def _fits(stride, size, aspect, patch_size):
+    """Whether an anchor of this shape, around the cell that is nearest to the middle of the patch, lies inside."""
+    scale = math.prod(aspect) ** (1 / 3)
+    for step, edge, ratio, length in zip(stride, size, aspect, patch_size, strict=True):
+        half, centre = edge * ratio / scale / 2, (length // (2 * step) + 0.5) * step
+        others = centre, centre - step
+        if not any(half <= middle <= length - half for middle in others):
+            return False
+    return True
+
 
 @dataclasses.dataclass(slots=True)
 class RPN:
@@ -196,7 +223,11 @@ class RPN:
     channels: int = 32
     objectness: str = "sigmoid"  # or softmax over (background, object)
     class_loss: str = "cross_entropy"
+    focal_alpha: float = 0.25  # of class_loss focal: weight of objects, background has the rest of 1
+    focal_gamma: float = 2.0  # how little an anchor counts that is right already
+    focal_prior: float = 0.01  # score of every anchor when training begins
     box_loss: str = "smooth_l1"
+    beta: float = 1.0 / 9.0  # where smooth L1 turns from quadratic to linear, in deltas
     assignment: str = "iou"
     positive_iou: float = 0.4  # of assignment iou
     negative_iou: float = 0.2
@@ -204,7 +235,7 @@ class RPN:
     cross_boundary: bool = True  # whether anchors that reach beyond the patch take part in training
     sampling: str = "balanced"
     hard_negative_pool: int = 20  # of sampling hard_negative: drawn from so many times as many of the best-scored
-    num_samples: int = 128  # anchors per volume in the loss; twice as many as there are: all, as focal loss wants it
+    num_samples: int = 128  # anchors per volume in the loss; 0: all that are labelled, as focal loss wants it
     positive_fraction: float = 0.5
     pre_nms_top_k: int = 512  # per level
     post_nms_top_k: int = 128  # P
@@ -220,15 +251,19 @@ class RPN:
         checks.choice("model.rpn.box_loss", self.box_loss, BOX_LOSSES)
         checks.choice("model.rpn.assignment", self.assignment, ASSIGNMENTS)
         checks.choice("model.rpn.sampling", self.sampling, SAMPLINGS)
-        for name in ("positive_iou", "negative_iou", "positive_fraction", "nms_iou"):
+        for name in ("positive_iou", "negative_iou", "positive_fraction", "nms_iou", "focal_alpha"):
             checks.share(f"model.rpn.{name}", getattr(self, name))
+        checks.require(self.focal_gamma >= 0, "model.rpn.focal_gamma", ">= 0", self.focal_gamma)
+        checks.require(0 < self.focal_prior < 1, "model.rpn.focal_prior", "a number in (0, 1)", self.focal_prior)
+        checks.require(self.beta > 0, "model.rpn.beta", "> 0", self.beta)
         checks.require(
             self.negative_iou <= self.positive_iou,
             "model.rpn.negative_iou",
             f"<= positive_iou {self.positive_iou}",
             self.negative_iou,
         )
-        counts = ("channels", "num_samples", "atss_candidates", "hard_negative_pool", "pre_nms_top_k")
+        checks.require(self.num_samples >= 0, "model.rpn.num_samples", ">= 0", self.num_samples)
+        counts = ("channels", "atss_candidates", "hard_negative_pool", "pre_nms_top_k")
         for name in (*counts, "post_nms_top_k", "train_pre_nms_top_k", "train_post_nms_top_k"):
             checks.require(getattr(self, name) >= 1, f"model.rpn.{name}", ">= 1", getattr(self, name))
         checks.require(self.min_size >= 0, "model.rpn.min_size", ">= 0", self.min_size)
@@ -240,7 +275,7 @@ class Rois:
 
     num_samples: int = 32  # R, rois per volume
     positive_fraction: float = 0.5
-    positive_iou: float = 0.4
+    positive_iou: float = 0.4  # without effect beside box_head.cascade_ious, the first of which takes its place
     negative_iou: float = 0.3  # below: background; between the two: left out, as neither answer would be wrong
     add_truths: bool = True  # the truths are proposals too, in training
     sampling_ratio: int = 2  # samples per bin and axis
@@ -275,7 +310,9 @@ class BoxHead:
     class_loss: str = "cross_entropy"
     class_weights: tuple = ()  # of background and each class in the class loss; empty: by class_balance
     class_balance: float = 0.0  # weights from the records, frequency ** -balance: 1 gives classes equal shares
+    focal_gamma: float = 2.0  # of class_loss focal; class_weights are its alpha
     box_loss: str = "smooth_l1"
+    beta: float = 1.0  # where smooth L1 turns from quadratic to linear, in deltas times delta_weights
     delta_weights: tuple = (10.0, 10.0, 10.0, 5.0, 5.0, 5.0)  # scales deltas to about unit variance
     cascade_ious: tuple = ()  # positive IoU of each stage of a cascade, (0.5, 0.6, 0.7) in the paper; empty: one stage
 
@@ -286,6 +323,8 @@ class BoxHead:
         checks.positive_triple("model.box_head.delta_weights (size)", self.delta_weights[3:])
         checks.choice("model.box_head.class_loss", self.class_loss, CLASS_LOSSES)
         checks.choice("model.box_head.box_loss", self.box_loss, BOX_LOSSES)
+        checks.require(self.focal_gamma >= 0, "model.box_head.focal_gamma", ">= 0", self.focal_gamma)
+        checks.require(self.beta > 0, "model.box_head.beta", "> 0", self.beta)
         for name in ("channels", "hidden"):
             checks.require(getattr(self, name) >= 1, f"model.box_head.{name}", ">= 1", getattr(self, name))
         for name in ("num_convs", "num_dense"):
@@ -316,12 +355,23 @@ class MaskHead:
     channels: int = 32
     num_convs: int = 2
     class_agnostic: bool = False  # one mask for all classes
+    losses: tuple = ("cross_entropy", "dice")  # some of cross_entropy, focal, dice: losses mask, mask_focal, mask_dice
+    focal_alpha: float = 0.5  # of losses focal: weight of the voxels of an object, the others have the rest of 1
+    focal_gamma: float = 2.0  # how little a voxel counts that is right already
 
     def validate(self):
         """Raises ValueError where sizes make no sense."""
         checks.triple("model.mask_head.roi_size", self.roi_size)
         checks.require(self.channels >= 1, "model.mask_head.channels", ">= 1", self.channels)
         checks.require(self.num_convs >= 0, "model.mask_head.num_convs", ">= 0", self.num_convs)
+        checks.require(
+            len(self.losses) > 0 and all(self.losses.count(loss) == 1 and loss in MASK_LOSSES for loss in self.losses),
+            "model.mask_head.losses",
+            "one or more of " + ", ".join(MASK_LOSSES) + ", each once",
+            self.losses,
+        )
+        checks.share("model.mask_head.focal_alpha", self.focal_alpha)
+        checks.require(self.focal_gamma >= 0, "model.mask_head.focal_gamma", ">= 0", self.focal_gamma)
 
 
 @dataclasses.dataclass(slots=True)
@@ -330,7 +380,7 @@ class AttributeHead:
 
     hidden: int = 128
     num_dense: int = 1
-    scale: str = "log"  # learnt as log(1 + value) of values >= 0, or as they are
+    scale: str = "log"  # learnt as log(1 + value), below 0 as -log(1 - value); or linear: as they are
     beta: float = 0.1  # where smooth L1 turns from quadratic to linear, in the learnt scale
 
     def validate(self):
@@ -399,10 +449,10 @@ class Model:
         self.fpn.validate(self.backbone.strides())
         widths = [("backbone.stem_channels", self.backbone.stem_channels)] if self.backbone.kind == "resnet" else []
         widths += [("backbone.stage_channels", channels) for channels in self.backbone.stage_channels]
-        if self.backbone.block == "bottleneck":
+        if self.backbone.kind == "resnet" and self.backbone.block == "bottleneck":
             inner = [channels // self.backbone.bottleneck_ratio for channels in self.backbone.stage_channels]
             widths += [("backbone.stage_channels / bottleneck_ratio", channels) for channels in inner]
-        for head in ("box_head", "mask_head", "keypoint_head"):
+        for head in ("box_head", "mask_head") + ("keypoint_head",) * self.keypoint_head.enabled:
             widths.append((f"{head}.channels", getattr(self, head).channels))
         self.style.validate(widths)
         self.anchors.validate(len(self.strides()))
@@ -410,9 +460,33 @@ class Model:
         for part in (self.rpn, self.rois, self.mask_head, self.attribute_head, self.keypoint_head, self.detections):
             part.validate()
 
+    def validate_patch(self, patch_size):
+        """Raises ValueError where the anchors that take part in training would be none."""
+        checks.require(
+            self.rpn.cross_boundary or self.anchors.fit(self.strides(), patch_size),
+            "model.rpn.cross_boundary",
+            f"True, as no anchor lies inside the patch {patch_size}",
+            self.rpn.cross_boundary,
+        )
+
+    def without_effect(self):
+        """One line for every setting of the backbone that was changed and does nothing in one of its kind."""
+        kind, unused = "", ()
+        if self.backbone.kind == "plain":
+            kind = "kind plain"
+            unused = ("stem_channels", "stem_kernel", "stem_stride", "stem_pool", "block", "bottleneck_ratio")
+            unused += ("stride_in_pointwise", "stochastic_depth")
+        elif self.backbone.block == "basic":
+            kind, unused = "block basic", ("bottleneck_ratio", "stride_in_pointwise")
+        return [
+            f"model.backbone.{name} {getattr(self.backbone, name)} has no effect with {kind}"
+            for name in unused
+            if getattr(self.backbone, name) != getattr(Backbone(), name)
+        ]
+
     def strides(self):
         """Stride of every level of the pyramid against the input, finest first, the extra one last: list of triples."""
         strides = [self.backbone.strides()[level] for level in self.fpn.levels]
         if self.fpn.extra != "none":
-            strides.append(tuple(2 * step for step in strides[-1]))
+            strides.append(_product(strides[-1], self.fpn.extra_stride))
         return strides

@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 
 from configs import checks
 from configs.augment_schema import Augment
@@ -233,11 +234,18 @@ class LossWeights:
     roi_class: float = 2.0
     roi_box: float = 1.0
     mask: float = 1.0
+    mask_focal: float = 1.0  # which is an eighth of cross-entropy where nothing is known yet
     mask_dice: float = 1.0
     attribute: float = 1.0
     keypoint: float = 1.0
     l2: float = 1.0  # beside model.style.l2
     classifier: float = 1.0  # of pre-training
+
+    def validate(self):
+        """Raises ValueError for a weight below 0, by which training would raise a loss."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            checks.require(value >= 0, f"train.loss_weights.{field.name}", ">= 0", value)
 
 
 @dataclasses.dataclass(slots=True)
@@ -252,8 +260,10 @@ class Stage:
     proposals_of: str = ""  # an earlier stage whose network, as it was at its end, proposes the rois
 
     def validate(self, earlier):
-        """Raises ValueError where a part is unknown, or `proposals_of` names no earlier stage."""
-        checks.require(self.name != "" and self.name not in earlier, "train.stages name", "a new name", self.name)
+        """Raises ValueError where a part is unknown, or `proposals_of` names no earlier stage or has no effect."""
+        # A file of the run is called after it.
+        is_new = re.fullmatch(r"[\w-]+", self.name) and self.name not in earlier
+        checks.require(is_new, "train.stages name", "a new name of letters, digits, _ and -", self.name)
         checks.require(self.steps >= 1, f"train.stages {self.name} steps", ">= 1", self.steps)
         checks.require(self.learning_rate > 0, f"train.stages {self.name} learning_rate", "> 0", self.learning_rate)
         checks.require(
@@ -272,6 +282,12 @@ class Stage:
             self.proposals_of in ("", *earlier),
             f"train.stages {self.name} proposals_of",
             f"an earlier stage of {', '.join(earlier) or 'none'}",
+            self.proposals_of,
+        )
+        checks.require(
+            self.proposals_of == "" or "heads" in self.learns,
+            f"train.stages {self.name} proposals_of",
+            f"none where learns {self.learns} is without heads",
             self.proposals_of,
         )
 
@@ -316,6 +332,7 @@ class Train:
         # Numbers of steps and replicas are added to it, in int32.
         checks.require(0 <= self.seed < 2**30, "train.seed", "in [0, 2^30)", self.seed)
         checks.triple("train.classifier_crop", self.classifier_crop)
+        self.loss_weights.validate()
         earlier = []
         for stage in self.stages:
             checks.require(isinstance(stage, Stage), "train.stages", "a tuple of Stage", stage)
@@ -333,6 +350,14 @@ class Train:
     def as_stages(self):
         """The stages; one of everything where none are given."""
         return self.stages or (Stage("joint", self.steps, self.learning_rate),)
+
+    def without_effect(self):
+        """One line for every setting that was changed although the stages have their own."""
+        return [
+            f"train.{name} {getattr(self, name)} has no effect beside train.stages, which have their own"
+            for name in ("steps", "learning_rate")
+            if self.stages and getattr(self, name) != getattr(Train(), name)
+        ]
 
 
 @dataclasses.dataclass(slots=True)
@@ -387,7 +412,15 @@ class Config:
         self.model.validate(len(self.data.classes))
         self.train.validate()
         self.inference.validate(self.input.patch_size)
+        self.model.validate_patch(self.input.patch_size)
         return self
+
+    def without_effect(self):
+        """One line for every setting that was changed and, as the others are, does nothing."""
+        lines = self.model.without_effect() + self.train.without_effect()
+        if self.data.keypoints and not self.model.keypoint_head.enabled:
+            lines.append(f"data.keypoints {self.data.keypoints} have no effect without model.keypoint_head.enabled")
+        return lines
 
 
 def to_json(config):

@@ -1,4 +1,10 @@
-"""Stages for `train.stages`: other ways to train than everything jointly."""
+"""Stages for `train.stages`: other ways to train than everything jointly.
+
+Adam's moments of a variable that first trains in a late stage begin at zero, while their correction follows the steps
+of the whole run and has faded by then. Where its gradient stays the same, such a variable moves up to 6.6 times as far
+in a step as the learning rate says, 3.2 times after 100 steps and 1.3 times after 1000. Every stage begins with a
+warm-up: `train.warmup_steps` of 100 or more keep the steps within 3.3 times those of the peak.
+"""
 
 from configs.schema import Stage
 
@@ -19,7 +25,7 @@ def alternating(steps=1000, learning_rate=1e-3):
 
 
 def pretrained(classifier_steps=1000, steps=2000, learning_rate=1e-3):
-    """The backbone first learns to name crops of single objects, then everything learns jointly."""
+    """The backbone first learns to name crops of single objects, or of none, then everything learns jointly."""
     return (
         Stage("classifier", classifier_steps, learning_rate, ("classifier",), trainable=("backbone", "classifier")),
         Stage("joint", steps, learning_rate),

@@ -39,8 +39,9 @@ def encode_attributes(values, scale):
     """Attributes in the scale on which they are learnt.
 
     Args:
-      values: [...] float32; NaN, unknown, stays NaN. On the scale "log" a value below 0 counts as 0.
-      scale: "log" for log(1 + value), which weighs errors by the size of the value; or "linear".
+      values: [...] float32; NaN, unknown, stays NaN.
+      scale: "log" for log(1 + value), which weighs errors by the size of the value, and -log(1 - value) below 0; or
+        "linear".
 
     Returns:
       [...] float32.
@@ -51,7 +52,7 @@ def encode_attributes(values, scale):
     _check(scale)
     if scale == "linear":
         return values
-    return tf.math.log1p(tf.where(values < 0.0, 0.0, values))
+    return tf.sign(values) * tf.math.log1p(tf.abs(values))
 
 
 def decode_attributes(predictions, scale):
@@ -62,13 +63,15 @@ def decode_attributes(predictions, scale):
       scale: "log" or "linear".
 
     Returns:
-      [...] float32; on the scale "log" at least 0, and finite.
+      [...] float32; on the scale "log" finite.
 
     Raises:
       ValueError: an unknown scale.
     """
     _check(scale)
-    return predictions if scale == "linear" else tf.math.expm1(tf.clip_by_value(predictions, 0.0, MAX_LOG))
+    if scale == "linear":
+        return predictions
+    return tf.sign(predictions) * tf.math.expm1(tf.minimum(tf.abs(predictions), MAX_LOG))
 
 
 def _check(scale):

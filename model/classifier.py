@@ -1,24 +1,29 @@
-"""Pre-training of a backbone as a classifier of crops that hold one object."""
+"""Pre-training of a backbone as a classifier of crops: which object is here, or none."""
 
 import tensorflow as tf
 
 from ops import checks, losses
 
+# Places that are looked at for one without objects.
+PLACES = 64
+
 
 class Classifier(tf.keras.layers.Layer):
-    """Mean of the coarsest features over space, then one logit per class."""
+    """Mean of the coarsest features over space, then one logit for background and one per class."""
 
     def __init__(self, num_classes, crop_size, **kwargs):
         super().__init__(**kwargs)
         self.crop_size = tuple(crop_size)
-        self.logits = tf.keras.layers.Dense(num_classes, dtype=tf.float32, name="logits")
+        self.logits = tf.keras.layers.Dense(num_classes + 1, dtype=tf.float32, name="logits")
 
     def call(self, features):
-        """{level: [B, z, y, x, C]} -> logits [B, K]."""
+        """{level: [B, z, y, x, C]} -> logits [B, K + 1], background first."""
         return self.logits(tf.reduce_mean(features[max(features)], axis=[1, 2, 3]))
 
     def loss(self, backbone, batch, seed):
-        """Cross-entropy of the class of one object of every volume, drawn at random.
+        """Cross-entropy of two crops of every volume: one around an object, drawn at random, and one without objects.
+
+        Without the second, what there is but one class of would be learnt by looking at nothing.
 
         Args:
           backbone: layer [B, z, y, x, C] -> {level: features}.
@@ -26,16 +31,43 @@ class Classifier(tf.keras.layers.Layer):
           seed: [2] int32.
 
         Returns:
-          {"classifier": [B]}; 0 for a volume without objects.
+          {"classifier": [B]}, the mean over the crops that there are: one where a volume holds no object, or is so full
+          that no place without any was found; 0 without either.
         """
-        valid = batch["valid"]
+        volume, valid = batch["volume"], batch["valid"]
         draw = tf.where(valid, tf.random.stateless_uniform(tf.shape(valid), seed), -1.0)
         slot = tf.argmax(draw, axis=1, output_type=tf.int32)
-        boxes, class_ids = (tf.gather(batch[name], slot, batch_dims=1) for name in ("boxes", "class_ids"))
-        crops = crop_around(batch["volume"], 0.5 * (boxes[:, :3] + boxes[:, 3:]), self.crop_size)
-        logits = self(backbone(crops, training=True))
-        has_object = tf.reduce_any(valid, axis=1)
-        return {"classifier": losses.softmax_cross_entropy(logits, tf.maximum(class_ids - 1, 0), has_object)}
+        box, class_id = (tf.gather(batch[name], slot, batch_dims=1) for name in ("boxes", "class_ids"))
+        empty, is_empty = empty_centres(batch["boxes"], valid, volume.shape[1:4].as_list(), self.crop_size, seed + 1)
+        centres = 0.5 * (box[:, :3] + box[:, 3:]), empty
+        crops = tf.concat([crop_around(volume, centre, self.crop_size) for centre in centres], axis=0)
+        logits = tf.stack(tf.split(self(backbone(crops, training=True)), 2), axis=1)  # [B, 2, K + 1]
+        class_ids = tf.stack([class_id, tf.zeros_like(class_id)], axis=1)
+        counts = tf.stack([tf.reduce_any(valid, axis=1), is_empty], axis=1)
+        return {"classifier": losses.softmax_cross_entropy(logits, class_ids, counts)}
+
+
+def empty_centres(boxes, valid, shape, size, seed):
+    """A place in every volume around which a crop meets no box, drawn from some that are drawn at random.
+
+    Args:
+      boxes: [B, G, 6] float32, voxels.
+      valid: [B, G] bool; what stands in the other slots counts nothing.
+      shape: (Z, Y, X) of the volumes.
+      size: (z, y, x) of the crop.
+      seed: [2] int32.
+
+    Returns:
+      centres: [B, 3] float32, voxels, somewhere in the volume.
+      found: [B] bool; False where each of these places meets one.
+    """
+    places = tf.random.stateless_uniform([tf.shape(boxes)[0], PLACES, 1, 3], seed) * tf.constant(shape, tf.float32)
+    reach = 0.5 * tf.constant(size, tf.float32) + 0.5  # a crop begins at a whole voxel
+    boxes = boxes[:, tf.newaxis]
+    meets = tf.reduce_all((boxes[..., :3] < places + reach) & (boxes[..., 3:] > places - reach), axis=-1)
+    is_empty = ~tf.reduce_any(meets & valid[:, tf.newaxis], axis=-1)  # [B, PLACES]
+    first = tf.argmax(is_empty, axis=1, output_type=tf.int32)
+    return tf.gather(places[:, :, 0], first, batch_dims=1), tf.reduce_any(is_empty, axis=1)
 
 
 def crop_around(volume, centres, size):

@@ -15,14 +15,15 @@ class FPN(tf.keras.layers.Layer):
     heads that share them.
     """
 
-    def __init__(self, channels, strides, *, extra, upsampling, bottom_up, style, **kwargs):
+    def __init__(self, channels, strides, *, extra, extra_stride, upsampling, bottom_up, style, **kwargs):
         """Makes all layers.
 
         Args:
           channels: of every level.
           strides: {level: (z, y, x)} against the input, of the levels that come in, finest first.
-          extra: "pool" (every second voxel of the coarsest level) or "conv" (a 3x3x3 convolution of stride 2 of it) for
-            one level more; "none".
+          extra: "pool" (every second voxel of the coarsest level) or "conv" (a strided 3x3x3 convolution of it) for one
+            level more; "none".
+          extra_stride: (z, y, x) of that level against the coarsest; 2 is every second voxel.
           upsampling: "nearest" or "trilinear", on the path from the top down.
           bottom_up: adds a path back to the coarsest level: each level gets a strided 3x3x3 convolution of the finer
             one, and another 3x3x3 smooths the sum.
@@ -36,6 +37,7 @@ class FPN(tf.keras.layers.Layer):
             for finer, coarser in itertools.pairwise(levels)
         ]
         self.upsampling, self.extra, self.bottom_up = upsampling, extra, bottom_up
+        self.extra_stride = tuple(extra_stride)
         self.lateral = [convolution(channels, 1, style=style, name=f"lateral{level}") for level in levels]
         self.smooth = [convolution(channels, 3, style=style, name=f"smooth{level}") for level in levels]
         if bottom_up:
@@ -45,7 +47,7 @@ class FPN(tf.keras.layers.Layer):
             ]
             self.fuse = [convolution(channels, 3, style=style, name=f"fuse{level}") for level in levels[1:]]
         if extra == "conv":
-            self.extra_conv = convolution(channels, 3, 2, style=style, name=f"extra{levels[-1] + 1}")
+            self.extra_conv = convolution(channels, 3, self.extra_stride, style=style, name=f"extra{levels[-1] + 1}")
 
     def windows(self, levels):
         """The windows on the way to each level of the pyramid, without what reaches it from other levels.
@@ -62,7 +64,7 @@ class FPN(tf.keras.layers.Layer):
         }
         coarsest = self.levels[-1]
         if self.extra != "none":
-            more = self.extra_conv.windows if self.extra == "conv" else [((1, 1, 1), (2, 2, 2))]
+            more = self.extra_conv.windows if self.extra == "conv" else [((1, 1, 1), self.extra_stride)]
             windows[coarsest + 1] = windows[coarsest] + more
         return windows
 
@@ -77,7 +79,8 @@ class FPN(tf.keras.layers.Layer):
             for index, (down, fuse) in enumerate(zip(self.down, self.fuse, strict=True), start=1):
                 pyramid[index] = fuse(pyramid[index] + down(pyramid[index - 1]))
         if self.extra == "pool":
-            pyramid.append(pyramid[-1][:, ::2, ::2, ::2])
+            z, y, x = self.extra_stride
+            pyramid.append(pyramid[-1][:, ::z, ::y, ::x])
         elif self.extra == "conv":
             pyramid.append(self.extra_conv(pyramid[-1]))
         return pyramid

@@ -61,6 +61,11 @@ def pad(x, kernel_size, value=0.0):
     return tf.pad(x, [(0, 0), *around, (0, 0)], constant_values=value) if max(kernel_size) > 1 else x
 
 
+def in_training(training, *layers):
+    """Whether what follows these layers, built, may drop something: not where they are frozen, nor outside training."""
+    return training and any(layer.trainable_variables for layer in layers)
+
+
 def max_pool3d(x, window, strides, padding):
     """tf.nn.max_pool3d, by way of float32 where x is float16: for that a CPU has no pooling."""
     if x.dtype != tf.float16:

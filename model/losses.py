@@ -1,7 +1,17 @@
 """The losses of Mask R-CNN and of what is trained beside it; each [B], one value per volume.
 
-`rpn`, `box_head` and `attribute_head` are sections of a config.
+`rpn`, `box_head`, `mask_head` and `attribute_head` are sections of a config. Which losses serve what, by their names in
+the log and in `train.loss_weights`, the total being the sum of what is logged times its weight:
+
+- rpn_class: sigmoid cross-entropy or focal; rpn_box: smooth L1 of deltas, or GIoU, DIoU, CIoU of decoded boxes
+- roi_class: softmax cross-entropy or softmax focal, with class weights; roi_box: as rpn_box
+- mask: cross-entropy of voxels; mask_focal: focal of voxels; mask_dice: Dice; any of the three together
+- attribute: smooth L1 alone, as a number has neither classes nor an overlap
+- keypoint: softmax divergence alone, as a heat map is a distribution
+- classifier: softmax cross-entropy, in model/classifier.py; l2: half the sum of squares of kernels
 """
+
+import functools
 
 import tensorflow as tf
 
@@ -13,10 +23,8 @@ from ops import box_losses as decoded_losses
 from ops import boxes as box_ops
 from ops import keypoints, losses
 
-# Where smooth L1 turns from quadratic to linear, in (scaled) deltas.
-RPN_BETA, ROI_BETA = 1.0 / 9.0, 1.0
-# Of the focal losses (Lin et al. 2017).
-FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
+# Names of the losses of masks, by how `mask_head.losses` calls them.
+MASK_LOSSES = {"cross_entropy": "mask", "focal": "mask_focal", "dice": "mask_dice"}
 DECODED_LOSSES = {
     "giou": decoded_losses.giou_loss,
     "diou": decoded_losses.diou_loss,
@@ -27,15 +35,15 @@ DECODED_LOSSES = {
 def rpn_losses(logits, deltas, anchors, targets, *, rpn):
     """Objectness and box loss of the proposal network, over the anchors that were drawn.
 
-    The focal loss weighs easy anchors down instead of leaving them out: `num_samples` of twice the anchors there are
-    draws all that are labelled, as its authors do.
+    The focal loss weighs easy anchors down instead of leaving them out: `num_samples` 0 takes all that are labelled, as
+    its authors do.
 
     Args:
       logits: [B, A] float32; or [B, A, 2] of background and object.
       deltas: [B, A, 6] float32.
       anchors: [A, 6] float32, voxels.
       targets: AnchorTargets.
-      rpn: class_loss, box_loss.
+      rpn: class_loss, box_loss, beta, focal_alpha, focal_gamma.
 
     Returns:
       {"rpn_class": [B], "rpn_box": [B]}.
@@ -43,11 +51,11 @@ def rpn_losses(logits, deltas, anchors, targets, *, rpn):
     logits = object_logits(logits)
     is_object, drawn = tf.cast(targets.positive, tf.float32), targets.positive | targets.negative
     if rpn.class_loss == "focal":
-        class_loss = losses.focal(logits, is_object, drawn, alpha=FOCAL_ALPHA, gamma=FOCAL_GAMMA)
+        class_loss = losses.focal(logits, is_object, drawn, alpha=rpn.focal_alpha, gamma=rpn.focal_gamma)
     else:
         class_loss = losses.sigmoid_cross_entropy(logits, is_object, drawn)
     if rpn.box_loss == "smooth_l1":
-        box_loss = losses.smooth_l1(deltas, targets.deltas, targets.positive, beta=RPN_BETA)
+        box_loss = losses.smooth_l1(deltas, targets.deltas, targets.positive, beta=rpn.beta)
     else:
         boxes = box_ops.decode(deltas, anchors)
         box_loss = DECODED_LOSSES[rpn.box_loss](boxes, targets.matched_boxes, targets.positive)
@@ -62,7 +70,7 @@ def box_losses(logits, deltas, rois, *, delta_weights, box_head):
       deltas: [B, R, K, 6] float32, in units of 1 / delta_weights; [B, R, 1, 6] for one box for all classes.
       rois: RoiTargets.
       delta_weights: six numbers; those of the stage in a cascade.
-      box_head: class_loss, class_weights, box_loss.
+      box_head: class_loss, class_weights, focal_gamma, box_loss, beta.
 
     Returns:
       {"roi_class": [B], "roi_box": [B]}.
@@ -70,13 +78,13 @@ def box_losses(logits, deltas, rois, *, delta_weights, box_head):
     class_weights = box_head.class_weights or None
     if box_head.class_loss == "focal":
         class_loss = losses.softmax_focal(
-            logits, rois.class_ids, rois.valid, gamma=FOCAL_GAMMA, class_weights=class_weights
+            logits, rois.class_ids, rois.valid, gamma=box_head.focal_gamma, class_weights=class_weights
         )
     else:
         class_loss = losses.softmax_cross_entropy(logits, rois.class_ids, rois.valid, class_weights=class_weights)
     own, is_object = select_deltas(deltas, rois.class_ids), rois.class_ids > 0  # [B, R, 6], [B, R]
     if box_head.box_loss == "smooth_l1":
-        box_loss = losses.smooth_l1(own, rois.deltas * delta_weights, is_object, beta=ROI_BETA)
+        box_loss = losses.smooth_l1(own, rois.deltas * delta_weights, is_object, beta=box_head.beta)
     else:
         boxes = box_ops.decode(own, rois.boxes, delta_weights)
         box_loss = DECODED_LOSSES[box_head.box_loss](boxes, rois.matched_boxes, is_object)
@@ -88,23 +96,30 @@ def sum_stages(stages):
     return {name: tf.add_n([stage[name] for stage in stages]) for name in stages[0]}
 
 
-def mask_losses(logits, targets, class_ids):
-    """Cross-entropy and Dice of the mask of the true class.
+def mask_losses(logits, targets, class_ids, *, mask_head):
+    """Losses of the mask of the true class.
 
     Args:
       logits: [B, R, M, M, M, K] float32; [..., 1] for one mask for all classes.
       targets: [B, R, M, M, M] float32.
       class_ids: [B, R] int32; rois of class 0 do not count.
+      mask_head: losses, focal_alpha, focal_gamma.
 
     Returns:
-      {"mask": [B], "mask_dice": [B]}.
+      {name: [B]}, those of `mask_loss_names`.
     """
-    own = select_class(logits, class_ids)
-    is_object = class_ids > 0
-    return {
-        "mask": losses.mask_cross_entropy(own, targets, is_object),
-        "mask_dice": losses.dice(own, targets, is_object),
+    own, is_object = select_class(logits, class_ids), class_ids > 0
+    functions = {
+        "cross_entropy": losses.mask_cross_entropy,
+        "focal": functools.partial(losses.mask_focal, alpha=mask_head.focal_alpha, gamma=mask_head.focal_gamma),
+        "dice": losses.dice,
     }
+    return {MASK_LOSSES[loss]: functions[loss](own, targets, is_object) for loss in mask_head.losses}
+
+
+def mask_loss_names(mask_head):
+    """Names of the losses that `mask_losses` gives, in their order."""
+    return [MASK_LOSSES[loss] for loss in mask_head.losses]
 
 
 def attribute_loss(predictions, attributes, rois, *, attribute_head):
@@ -156,13 +171,14 @@ def l2_loss(kernels, batch_size):
     """Half the sum of all squares (Krogh and Hertz 1991), the same for every volume.
 
     Args:
-      kernels: list of tensors or variables, not empty.
+      kernels: list of tensors or variables; where there are none the loss is 0.
       batch_size: B.
 
     Returns:
       {"l2": [B]}.
     """
-    return {"l2": tf.fill([batch_size], tf.add_n([tf.nn.l2_loss(tf.cast(kernel, tf.float32)) for kernel in kernels]))}
+    squares = [tf.nn.l2_loss(tf.cast(kernel, tf.float32)) for kernel in kernels]
+    return {"l2": tf.fill([batch_size], tf.add_n([tf.constant(0.0), *squares]))}
 
 
 def _of_rois(values, rois):

@@ -1,5 +1,7 @@
 """Mask R-CNN (He et al. 2017) in 3D."""
 
+import dataclasses
+
 import tensorflow as tf
 
 from model import backbone, cascade, detections, losses, receptive_field, targets
@@ -39,18 +41,26 @@ class MaskRCNN(tf.keras.Model):
         self.strides = config.strides()
         self._make_anchors(config.anchors)
         style, fpn = config.style, config.fpn
+        # What was never trained in a head cannot be frozen there: only the backbone is, as in Detectron2.
+        head_style = dataclasses.replace(style, norm="none") if style.norm == "frozen_batch" else style
         self.backbone = backbone.make(config.backbone, style, up_to=fpn.levels[-1], name="backbone")
         self.fpn = FPN(
             fpn.channels,
             {level: config.backbone.strides()[level] for level in fpn.levels},
             extra=fpn.extra,
+            extra_stride=fpn.extra_stride,
             upsampling=fpn.upsampling,
             bottom_up=fpn.bottom_up,
             style=style,
             name="fpn",
         )
         self.rpn_head = RPNHead(
-            config.rpn.channels, self.num_shapes, style=style, objectness=config.rpn.objectness, name="rpn_head"
+            config.rpn.channels,
+            self.num_shapes,
+            style=style,
+            objectness=config.rpn.objectness,
+            prior=config.rpn.focal_prior if config.rpn.class_loss == "focal" else 0.5,
+            name="rpn_head",
         )
         box, stages = config.box_head, max(len(config.box_head.cascade_ious), 1)
         self.box_heads = [
@@ -62,7 +72,7 @@ class MaskRCNN(tf.keras.Model):
                 num_dense=box.num_dense,
                 dropout=box.dropout,
                 class_agnostic=box.class_agnostic,
-                style=style,
+                style=head_style,
                 name=f"box_head{stage + 1}" if stages > 1 else "box_head",
             )
             for stage in range(stages)
@@ -74,7 +84,7 @@ class MaskRCNN(tf.keras.Model):
             channels=mask.channels,
             num_convs=mask.num_convs,
             class_agnostic=mask.class_agnostic,
-            style=style,
+            style=head_style,
             name="mask_head",
         )
         self.attribute_head = self.keypoint_head = self.classifier = None
@@ -83,7 +93,7 @@ class MaskRCNN(tf.keras.Model):
                 num_attributes=num_attributes,
                 hidden=attribute.hidden,
                 num_dense=attribute.num_dense,
-                style=style,
+                style=head_style,
                 name="attribute_head",
             )
         if keypoint.enabled:
@@ -91,7 +101,7 @@ class MaskRCNN(tf.keras.Model):
                 num_keypoints=num_keypoints or len(keypoints.KEYPOINTS),
                 channels=keypoint.channels,
                 num_convs=keypoint.num_convs,
-                style=style,
+                style=head_style,
                 name="keypoint_head",
             )
         if crop_size:
@@ -220,7 +230,7 @@ class MaskRCNN(tf.keras.Model):
         if "rpn" in learns:
             names += ["rpn_class", "rpn_box"]
         if "heads" in learns:
-            names += ["roi_class", "roi_box", "mask", "mask_dice"]
+            names += ["roi_class", "roi_box", *losses.mask_loss_names(self.config.mask_head)]
             names += ["attribute"] if self.attribute_head else []
             names += ["keypoint"] if self.keypoint_head else []
         return [*names, "l2"] if self.config.style.l2 > 0.0 else names
@@ -270,7 +280,7 @@ class MaskRCNN(tf.keras.Model):
         config = self.config
         logits = self.mask_head(self._pool(pyramid, rois.boxes, config.mask_head.roi_size), training=True)
         masks = targets.roi_masks(batch["instance_ids"], rois, self.mask_size)
-        found = losses.mask_losses(logits, masks, rois.class_ids)
+        found = losses.mask_losses(logits, masks, rois.class_ids, mask_head=config.mask_head)
         if self.attribute_head:
             values = self.attribute_head(self._pool(pyramid, rois.boxes, config.box_head.roi_size), training=True)
             found |= losses.attribute_loss(values, batch["attributes"], rois, attribute_head=config.attribute_head)

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from model.layers import ConvNorm, max_pool3d
+from model.layers import ConvNorm, in_training, max_pool3d
 
 
 class Plain(tf.keras.layers.Layer):
@@ -48,8 +48,20 @@ class Plain(tf.keras.layers.Layer):
         parts = zip(self.strides, self.stages, self.dropouts, strict=True)
         for level, (stride, stage, dropout) in enumerate(parts, start=1):
             if stride != (1, 1, 1):
-                x = max_pool3d(x, stride, stride, "SAME")
+                x = _pool(x, stride)
             for conv in stage:
                 x = conv(x, training=training)
-            x = levels[level] = dropout(x, training=training)
+            x = levels[level] = dropout(x, training=in_training(training, *stage))
         return levels
+
+
+def _pool(x, stride):
+    """Maximum of every cell: [B, z, y, x, C] -> [B, ceil(z / stride), ..., C].
+
+    Cell i holds the voxels [i stride, (i + 1) stride), as anchors and rois take it to, so what is missing is missing at
+    the end. TensorFlow's own padding is on both sides, which moves the cells where the stride is 3 or more.
+    """
+    missing = [-size % step for size, step in zip(x.shape[1:4], stride, strict=True)]
+    if any(missing):
+        x = tf.pad(x, [(0, 0), *((0, more) for more in missing), (0, 0)], constant_values=float("-inf"))
+    return max_pool3d(x, stride, stride, "VALID")

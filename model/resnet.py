@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from model.layers import ConvNorm, activation, max_pool3d, pad
+from model.layers import ConvNorm, activation, in_training, max_pool3d, pad
 
 
 class ResidualBlock(tf.keras.layers.Layer):
@@ -37,7 +37,7 @@ class ResidualBlock(tf.keras.layers.Layer):
         shortcut = self.projection(x, training=training) if self.projection else x
         for conv in self.path:
             x = conv(x, training=training)
-        return self.activation(shortcut + self.drop(x, training=training))
+        return self.activation(shortcut + self.drop(x, training=in_training(training, *self.path)))
 
 
 class BasicBlock(ResidualBlock):
@@ -151,7 +151,7 @@ class ResNet(tf.keras.layers.Layer):
         for level, (stage, dropout) in enumerate(zip(self.stages, self.dropouts, strict=True), start=2):
             for block in stage:
                 x = block(x, training=training)
-            x = levels[level] = dropout(x, training=training)
+            x = levels[level] = dropout(x, training=in_training(training, *stage))
         return levels
 
 

@@ -12,7 +12,7 @@ from ops import checks, nms3d
 class RPNHead(tf.keras.layers.Layer):
     """One convolution and two 1x1x1 siblings, shared by all levels."""
 
-    def __init__(self, channels, num_anchors, *, style, objectness, **kwargs):
+    def __init__(self, channels, num_anchors, *, style, objectness, prior, **kwargs):
         """Makes the layers.
 
         Args:
@@ -20,6 +20,8 @@ class RPNHead(tf.keras.layers.Layer):
           num_anchors: around every cell, at least 1.
           style: see model/layers.py.
           objectness: "sigmoid", or "softmax" over (background, object).
+          prior: score of every anchor before training, in (0, 1). A focal loss over all anchors wants a small one, or
+            the many that hold nothing outweigh everything at first (Lin et al. 2017, section 3.3).
           **kwargs: to the layer.
         """
         super().__init__(**kwargs)
@@ -29,7 +31,16 @@ class RPNHead(tf.keras.layers.Layer):
         self.conv = convolution(channels, 3, style=style, name="conv")
         self.activation = activation(style, name="activation")
         # One initializer each: an unseeded one that is used twice draws the same numbers twice.
-        self.objectness = convolution(num_logits, 1, style=style, kernel_initializer=_small(), name="objectness")
+        bias = math.log(prior / (1.0 - prior))  # of the logit of "object", the last one of every anchor
+        biases = ([0.0, bias] if self.is_softmax else [bias]) * num_anchors
+        self.objectness = convolution(
+            num_logits,
+            1,
+            style=style,
+            kernel_initializer=_small(),
+            bias_initializer=tf.keras.initializers.Constant(biases),
+            name="objectness",
+        )
         self.deltas = convolution(num_anchors * 6, 1, style=style, kernel_initializer=_small(), name="deltas")
 
     def call(self, features):

@@ -61,7 +61,7 @@ def anchor_targets(anchors, anchors_per_level, boxes, valid, scores, *, shape, r
         decide what is drawn, and get no gradient.
       shape: (Z, Y, X) of the patch.
       rpn: settings: assignment, positive_iou, negative_iou, atss_candidates, cross_boundary, sampling,
-        hard_negative_pool, num_samples, positive_fraction.
+        hard_negative_pool, num_samples (0: all that are labelled train), positive_fraction.
       seed: [2] int32; one draw for the whole batch: a volume's truths do not depend on the others, its draw does.
 
     Returns:
@@ -111,6 +111,8 @@ def _assign_inside(anchors, anchors_per_level, boxes, valid, shape, rpn):
 
 def _sample(labels, scores, rpn, seed):
     """The positives and the negatives that train, [B, A] bool both."""
+    if rpn.num_samples == 0:
+        return labels == 1, labels == 0
     settings = {"num_samples": rpn.num_samples, "positive_fraction": rpn.positive_fraction, "seed": seed}
     if rpn.sampling == "hard_negative":
         return sampling.hard_negative_sample(labels, scores, pool_factor=rpn.hard_negative_pool, **settings)

@@ -1,8 +1,10 @@
 """What the heads are made of: towers of convolutions or dense layers over the grid of every roi."""
 
+import math
+
 import tensorflow as tf
 
-from model.layers import ConvNorm, activation, convolution
+from model.layers import ConvNorm, activation, convolution, in_training
 
 
 class ConvTower(tf.keras.layers.Layer):
@@ -37,7 +39,8 @@ class DenseTower(tf.keras.layers.Layer):
     def call(self, x, training=False):
         """[B, R, C] -> [B, R, hidden], or x itself without layers."""
         for dense, activate, dropout in self.layers:
-            x = dropout(activate(dense(x)), training=training)
+            x = activate(dense(x))
+            x = dropout(x, training=in_training(training, dense))
         return x
 
 
@@ -48,7 +51,7 @@ class FullyConvolutionalHead(tf.keras.layers.Layer):
         super().__init__(**kwargs)
         self.tower = ConvTower(channels=channels, num_convs=num_convs, style=style, name="tower")
         self.upsample = tf.keras.layers.Conv3DTranspose(
-            channels, 2, 2, kernel_initializer=style.initializer, name="upsample"
+            channels, 2, 2, kernel_initializer=_upsampling(style.initializer), name="upsample"
         )
         self.activation = activation(style, name="activation")
         self.logits = convolution(outputs, 1, style=style, kernel_initializer=small(0.01), name="logits")
@@ -58,6 +61,21 @@ class FullyConvolutionalHead(tf.keras.layers.Layer):
         x = self.upsample(self.tower(pooled, training=training))
         x = tf.cast(self.logits(self.activation(x)), tf.float32)
         return tf.reshape(x, [-1, pooled.shape[1], *x.shape[1:]])
+
+
+def _upsampling(name):
+    """The initializer of this name for a transposed convolution whose stride is its kernel.
+
+    That is a dense layer from the channels of a cell to those of all its voxels. Keras counts as if every voxel saw all
+    places of the kernel, and so draws numbers that are too small by the root of their number.
+    """
+
+    def draw(shape, dtype=None, **kwargs):
+        *places, outputs, inputs = shape
+        kernel = tf.keras.initializers.get(name)([inputs, math.prod(places) * outputs], dtype, **kwargs)
+        return tf.transpose(tf.reshape(kernel, [inputs, *places, outputs]), [1, 2, 3, 4, 0])
+
+    return draw
 
 
 def small(stddev):

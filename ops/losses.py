@@ -127,10 +127,7 @@ def focal(logits, targets, mask, *, alpha, gamma):
     has_classes = checks.rank("logits", logits) == checks.rank("mask", mask) + 1
     axes = "[B, ..., K]" if has_classes else "[B, ...]"
     logits, targets, mask = masked.inputs(f"logits {axes}, targets {axes}, mask [B, ...]", logits, targets, mask)
-    missed, raised = tf.nn.softplus(-logits), tf.nn.softplus(logits)  # -log(p), -log(1 - p)
-    # Powers as exp(gamma * log): p and 1 - p round to 0, where a power below 1 has no finite gradient.
-    loss = alpha * targets * missed * tf.exp(-gamma * raised)
-    loss += (1.0 - alpha) * (1.0 - targets) * raised * tf.exp(-gamma * missed)
+    loss = _focal(logits, targets, alpha, gamma)
     if has_classes:
         loss, targets = tf.reduce_sum(loss, axis=-1), tf.reduce_sum(targets, axis=-1)
     return masked.total(loss, mask) / tf.maximum(masked.total(targets, mask), 1.0)
@@ -179,6 +176,31 @@ def mask_cross_entropy(logits, targets, mask):
     return masked.mean(tf.reduce_mean(loss, axis=[-3, -2, -1]), mask)
 
 
+def mask_focal(logits, targets, mask, *, alpha, gamma):
+    """Sigmoid focal loss of masks, averaged over their voxels (Lin et al. 2017, equation 5, without its sum).
+
+    A mean as in `mask_cross_entropy`, of which it is half at alpha 0.5 and gamma 0: the voxels of a roi are about as
+    often object as not, so there are no few positives to divide by.
+
+    Args:
+      logits: [B, R, M, M, M] float32; the three M may differ.
+      targets: [B, R, M, M, M] float32 in [0, 1].
+      mask: [B, R] bool, the rois that count.
+      alpha: weight of target 1, in [0, 1]; target 0 weighs 1 - alpha.
+      gamma: how little a voxel counts that is right already, >= 0.
+
+    Returns:
+      [B] float32.
+
+    Raises:
+      ValueError: shapes that differ, alpha outside [0, 1], gamma below 0.
+    """
+    checks.within("alpha", alpha, 0, 1)
+    checks.within("gamma", gamma, 0, math.inf)
+    logits, targets, mask = masked.inputs(MASK_SHAPES, logits, targets, mask)
+    return masked.mean(tf.reduce_mean(_focal(logits, targets, alpha, gamma), axis=[-3, -2, -1]), mask)
+
+
 def dice(logits, targets, mask):
     """One minus the soft Dice overlap of masks (Milletari et al. 2016, with a smoothing of one voxel).
 
@@ -199,6 +221,14 @@ def dice(logits, targets, mask):
     overlap = tf.reduce_sum(probabilities * targets, voxels)
     total = tf.reduce_sum(probabilities, voxels) + tf.reduce_sum(targets, voxels)
     return masked.mean(1.0 - (2.0 * overlap + 1.0) / (total + 1.0), mask)
+
+
+def _focal(logits, targets, alpha, gamma):
+    """The focal loss of every logit, as its own shape."""
+    missed, raised = tf.nn.softplus(-logits), tf.nn.softplus(logits)  # -log(p), -log(1 - p)
+    # Powers as exp(gamma * log): p and 1 - p round to 0, where a power below 1 has no finite gradient.
+    loss = alpha * targets * missed * tf.exp(-gamma * raised)
+    return loss + (1.0 - alpha) * (1.0 - targets) * raised * tf.exp(-gamma * missed)
 
 
 def _item_weights(class_weights, class_ids, num_classes):

@@ -533,6 +533,18 @@ def mask_cross_entropy(logits, targets, mask):
     return masked_mean(item, mask)
 
 
+def mask_focal(logits, targets, mask, *, alpha, gamma):
+    def item(index):
+        total = 0.0
+        for logit, target in zip(np.float64(logits[index]).flat, np.float64(targets[index]).flat, strict=True):
+            p = 1.0 / (1.0 + math.exp(-logit))
+            total += target * alpha * (1.0 - p) ** gamma * -math.log(p)
+            total += (1.0 - target) * (1.0 - alpha) * p**gamma * -math.log(1.0 - p)
+        return total / logits[index].size
+
+    return masked_mean(item, mask)
+
+
 def dice(logits, targets, mask):
     def item(index):
         truth = np.float64(targets[index])

@@ -11,6 +11,12 @@ WORDS = {
     "roi_heads": r"^(box_head\d*|mask_head|attribute_head|keypoint_head)/",
 }
 LEVELS = re.compile(r"(\d+)\+")
+# What the gradients of the losses of each kind reach; rois do not read the extra level of the pyramid.
+REACHED = {
+    "rpn": r"^(backbone|fpn|rpn_head)/",
+    "heads": r"^(backbone|fpn(?!/extra)|box_head\d*|mask_head|attribute_head|keypoint_head)/",
+    "classifier": r"^(backbone|classifier)/",
+}
 
 
 def set_trainable(model, patterns):
@@ -21,22 +27,40 @@ def set_trainable(model, patterns):
     Args:
       model: MaskRCNN, built.
       patterns: "all"; "heads", everything but the backbone; "roi_heads", what is said of rois; "4+", the
-        backbone from C4 on and everything behind it; or part of a name, "rpn_head" or "c3_0/first".
+        backbone from C4 on and everything behind it; or part of a name, "rpn_head" or "c3_0/first", of which a
+        number is meant whole: "c4_2" is not "c4_20".
 
     Raises:
-      ValueError: a pattern that matches nothing; names it and the parts that there are.
+      ValueError: a pattern that matches nothing; names it and what there is.
     """
-    expressions = [_expression(pattern) for pattern in patterns]
     names = [_name(variable) for variable in model.weights]
-    for pattern, expression in zip(patterns, expressions, strict=True):
-        if not any(expression.search(name) for name in names):
-            parts = ", ".join(sorted({name.split("/")[0] for name in names}))
-            raise ValueError(f"train.stages trainable: expected part of a name below {parts}, came {pattern!r}")
+    for pattern in patterns:
+        _check(pattern, names)
+    expressions = [_expression(pattern) for pattern in patterns]
     model.trainable = True  # of every layer below as well
     for layer in model.submodules:
         own = _own_weights(layer)
         if own:
             layer.trainable = any(expression.search(_name(v)) for v in own for expression in expressions)
+
+
+def learnt(model, learns):
+    """Variables that train and that the losses of `learns` ("rpn", "heads" or "classifier", several of them) reach."""
+    reached = [re.compile(REACHED[kind]) for kind in learns]
+    return [v for v in model.trainable_variables if any(expression.search(_name(v)) for expression in reached)]
+
+
+def _check(pattern, names):
+    """Raises ValueError for a level that the backbone does not have, or a pattern that is part of no name."""
+    levels = LEVELS.fullmatch(pattern)
+    if levels:
+        own = {name.split("/")[1].split("_")[0] for name in names if name.startswith("backbone/")}
+        own = sorted({"stem": "c1"}.get(level, level) for level in own)
+        if f"c{levels[1]}" not in own:
+            raise ValueError(f"train.stages trainable: expected a level of {', '.join(own)}, came {pattern!r}")
+    elif not any(_expression(pattern).search(name) for name in names):
+        parts = ", ".join(sorted({name.split("/")[0] for name in names}))
+        raise ValueError(f"train.stages trainable: expected part of a name below {parts}, came {pattern!r}")
 
 
 def _expression(pattern):
@@ -47,7 +71,9 @@ def _expression(pattern):
         first = int(levels[1])
         before = "|".join(["stem/"] + [f"c{level}_" for level in range(1, first)])
         return re.compile(rf"^(?!backbone/({before}))") if first > 1 else re.compile("")
-    return re.compile(re.escape(pattern))
+    # A number at either end of a part is whole.
+    before, after = r"(?<!\d)" * pattern[0].isdigit(), r"(?!\d)" * pattern[-1].isdigit()
+    return re.compile(f"{before}{re.escape(pattern)}{after}")
 
 
 def _own_weights(module):

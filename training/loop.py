@@ -7,6 +7,8 @@ import time
 
 import tensorflow as tf
 
+from training import freezing
+
 
 class NonFiniteError(RuntimeError):
     """A loss or the gradient became infinite or NaN."""
@@ -37,7 +39,8 @@ def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=N
     def replica_step(batch):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         seed = tf.stack([train_config.seed + 2 * replica, tf.cast(optimizer.iterations, tf.int32)])
-        variables = model.trainable_variables
+        # What the losses of this stage do not reach stays as it is.
+        variables = freezing.learnt(model, stage.learns)
         with tf.GradientTape() as tape:
             # Summed over replicas this is the mean over the global batch.
             losses = {
@@ -45,13 +48,11 @@ def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=N
             }
             total = tf.add_n([weights[name] * loss for name, loss in losses.items()])
             scaled = optimizer.get_scaled_loss(total) if scales else total
-        # What nothing of this stage reaches stays as it is.
-        pairs = [(g, v) for g, v in zip(tape.gradient(scaled, variables), variables, strict=True) if g is not None]
-        gradients, variables = zip(*pairs, strict=True)
+        gradients = tape.gradient(scaled, variables)
         if scales:
             gradients = optimizer.get_unscaled_gradients(gradients)
         replicas = tf.distribute.get_replica_context()
-        summed = replicas.all_reduce("SUM", list(gradients))
+        summed = replicas.all_reduce("SUM", gradients)
         norm = tf.linalg.global_norm(summed)
         clipped, _ = tf.clip_by_global_norm(summed, train_config.clip_norm, norm)
         if scales:

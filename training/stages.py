@@ -35,11 +35,14 @@ def train(config, workdir, strategy, model, optimizer, batches, *, worker=None, 
       on_checkpoint: see `loop.train`.
 
     Raises:
-      InputError: a pattern of `trainable` that matches nothing, or a stage's network that is needed and gone.
+      InputError: a pattern of `trainable` that matches nothing, a stage in which nothing that trains is learnt, or a
+        stage's network that is needed and gone.
       loop.NonFiniteError: see `loop.train`.
     """
     stages = config.train.as_stages()
-    _check_patterns(model, stages)
+    _check_trainable(model, stages)
+    for line in config.without_effect():
+        print(f"warning: {line}", flush=True)
     wanted = {stage.proposals_of for stage in stages}
     for stage, end in zip(stages, itertools.accumulate(stage.steps for stage in stages), strict=True):
         if int(optimizer.iterations.numpy()) >= end:
@@ -51,6 +54,13 @@ def train(config, workdir, strategy, model, optimizer, batches, *, worker=None, 
                 proposer = _proposer(config, workdir, stage.proposals_of, patient=worker is not None)
         if len(stages) > 1:
             print(f"stage {stage.name}: to step {end}", flush=True)
+
+        def checkpoint(step, stage=stage, end=end):
+            # The network first: a run that goes on from this checkpoint never comes back to the end of this stage.
+            if step == end and stage.name in wanted:
+                _keep(workdir, stage.name, model, worker)
+            on_checkpoint(step)
+
         loop.train(
             loop.make_train_steps(strategy, model, optimizer, config.train, stage, proposer),
             batches,
@@ -58,20 +68,23 @@ def train(config, workdir, strategy, model, optimizer, batches, *, worker=None, 
             config.train,
             last_step=end,
             on_log=on_log,
-            on_checkpoint=on_checkpoint,
+            on_checkpoint=checkpoint,
         )
-        if stage.name in wanted:
-            _keep(workdir, stage.name, model, worker)
     freezing.set_trainable(model, ("all",))
 
 
-def _check_patterns(model, stages):
-    """Raises InputError for a pattern of any stage, before the first one begins."""
+def _check_trainable(model, stages):
+    """Raises InputError for the patterns of any stage, before the first one begins."""
     for stage in stages:
         try:
             freezing.set_trainable(model, stage.trainable)
         except ValueError as error:
             raise InputError(f"stage {stage.name}: {error}") from error
+        if not freezing.learnt(model, stage.learns):
+            learns = ", ".join(stage.learns)
+            raise InputError(
+                f"train.stages {stage.name} trainable: expected some of what {learns} learns, came {stage.trainable}"
+            )
 
 
 def _keep(workdir, name, model, worker):

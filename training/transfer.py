@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from data.errors import InputError
 from ops.keypoints import KEYPOINTS
-from training import checkpoints
+from training import checkpoints, meanings
 
 _MODEL, _VALUE = "model/", "/.ATTRIBUTES/VARIABLE_VALUE"  # around a name in a checkpoint
 # What the entries of the last axis of a variable are about: classes, attributes or landmarks, how many entries each
@@ -18,7 +18,7 @@ _OUTPUTS = (
     (re.compile(r"box_heads/\d+/logits/(kernel|bias)"), "classes", 1, True, None),
     (re.compile(r"box_heads/\d+/deltas/(kernel|bias)"), "classes", 6, False, "box_head"),
     (re.compile(r"mask_head/logits/(kernel|bias)"), "classes", 1, False, "mask_head"),
-    (re.compile(r"classifier/logits/(kernel|bias)"), "classes", 1, False, None),
+    (re.compile(r"classifier/logits/(kernel|bias)"), "classes", 1, True, None),
     (re.compile(r"attribute_head/values/(kernel|bias)"), "attributes", 1, False, None),
     (re.compile(r"keypoint_head/logits/(kernel|bias)"), "keypoints", 1, False, None),
 )
@@ -41,16 +41,18 @@ class Found:
             self.unfit[variable] = reason
 
 
-def from_checkpoint(prefix, variables, names):
-    """Takes the variables of the same name and shape, and outputs by the names of what they are about.
+def from_checkpoint(prefix, variables, names, settings=None):
+    """Takes the variables of the same name, shape and meaning, and outputs by the names of what they are about.
 
     The config beside the checkpoint says which classes the outputs of an earlier run are about. Those of classes that
-    the model has too, and of background, are copied; those of its other classes stay as they are.
+    the model has too, and of background, are copied; those of its other classes stay as they are. It also says which
+    settings were others; see training/meanings.py.
 
     Args:
       prefix: path of a checkpoint without `.index`.
       variables: dict of name -> tf.Variable.
       names: {"classes": tuple of str, "attributes": ..., "keypoints": ...} of the model; None where they are not known.
+      settings: the `model` section of its config as a dict; None for a model without.
 
     Returns:
       Found.
@@ -58,8 +60,9 @@ def from_checkpoint(prefix, variables, names):
     Raises:
       InputError: the checkpoint is cut, of something else than a run, or its config cannot be read.
     """
-    theirs, agnostic = _read_config(prefix)
-    found = Found()
+    theirs, agnostic, trained = _read_config(prefix)
+    settings = json.loads(json.dumps(settings or {}))  # lists for tuples, as in the file
+    found = Found(notes=meanings.shifted(trained, settings))
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         shapes = reader.get_variable_to_shape_map()
@@ -70,6 +73,10 @@ def from_checkpoint(prefix, variables, names):
         for name, key in saved.items():
             if name not in variables:
                 found.skip(name, "the model has no such variable")
+                continue
+            reason = meanings.broken(name, trained, settings)
+            if reason:
+                found.skip(name, reason, name)
                 continue
             _take(found, name, reader.get_tensor(key), variables[name], _labels(name, theirs, names, agnostic))
     except (tf.errors.OpError, IndexError, RuntimeError) as error:
@@ -132,24 +139,25 @@ def _listed(labels):
 
 
 def _read_config(prefix):
-    """What the run that wrote a checkpoint learnt, by name, and which of its heads are agnostic.
+    """What the run that wrote a checkpoint learnt, by name, which of its heads are agnostic, and its settings.
 
     Returns:
-      {"classes": tuple of str, "attributes": ..., "keypoints": ...}, all None where there is no config; and a list of
-      sections.
+      {"classes": tuple of str, "attributes": ..., "keypoints": ...}, all None where there is no config; a list of
+      sections; and the section `model` as a dict, empty where there is none.
     """
     beside = [folder / checkpoints.CONFIG_FILE for folder in (prefix.parent, prefix.parent.parent)]
     path = next((path for path in beside if path.is_file()), None)
     if path is None:
-        return dict.fromkeys(("classes", "attributes", "keypoints")), []
+        return dict.fromkeys(("classes", "attributes", "keypoints")), [], {}
     try:
         config = json.loads(path.read_text())
         names = {kind: tuple(map(str, config["data"][kind])) for kind in ("classes", "attributes")}
         # Configs did not always name landmarks: then they are those derived from masks.
         landmarks = tuple(map(str, config["data"].get("keypoints", ()))) or KEYPOINTS
         names["keypoints"] = landmarks if config["model"]["keypoint_head"]["enabled"] else ()
-        return names, [head for head in ("box_head", "mask_head") if config["model"][head]["class_agnostic"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        model = {section: dict(fields) for section, fields in config["model"].items()}
+        return names, [head for head in ("box_head", "mask_head") if model[head]["class_agnostic"]], model
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected the config of a run, came: {type(error).__name__} {error}") from error
 
 

@@ -73,7 +73,8 @@ def load(path, model, *, inflate, classes=None, attributes=None, keypoints=None)
     prefix = _checkpoint(path)
     if prefix is not None:
         names = {"classes": classes, "attributes": attributes, "keypoints": keypoints}
-        found = transfer.from_checkpoint(prefix, variables, names)
+        settings = getattr(model, "config", None)
+        found = transfer.from_checkpoint(prefix, variables, names, settings and dataclasses.asdict(settings))
     elif path.suffix in KERAS_SUFFIXES and path.is_file():
         found = _from_keras(path, model, variables, inflate)
     else:

@@ -5,9 +5,11 @@ import math
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 from configs import model_schema, schema
+from ops import anchors as anchor_ops
 from tests import tiny
 
 FOLDER = pathlib.Path(schema.__file__).parent
@@ -140,13 +142,16 @@ WRONG = [
     ("model.anchors.sizes", ((8.0,), ((1, 2),), (8.0,)), NUMBERS, "model.anchors.sizes", (1, 2)),
     ("model.anchors.aspects", (), "at least one aspect"),
     ("model.anchors.aspects", ((1.0, -1.0, 1.0),), NUMBERS, "model.anchors.aspects", (1.0, -1.0, 1.0)),
+    ("model.fpn.extra_stride", (2, 2), TRIPLE),
     ("model.rpn.positive_iou", 1.2, SHARE),
     ("model.rpn.negative_iou", -0.2, SHARE),
     ("model.rpn.positive_fraction", 2.0, SHARE),
     ("model.rpn.nms_iou", 7, SHARE),
     ("model.rpn.negative_iou", 0.9, "<= positive_iou {positive_iou}"),
     ("model.rpn.channels", 0, ">= 1"),
-    ("model.rpn.num_samples", 0, ">= 1"),
+    ("model.rpn.num_samples", -1, ">= 0"),
+    ("model.rpn.focal_prior", 0.0, "a number in (0, 1)"),
+    ("model.rpn.focal_prior", 1.0, "a number in (0, 1)"),
     ("model.rpn.pre_nms_top_k", 0, ">= 1"),
     ("model.rpn.post_nms_top_k", 0, ">= 1"),
     ("model.rpn.train_pre_nms_top_k", 0, ">= 1"),
@@ -156,6 +161,9 @@ WRONG = [
     ("model.rpn.min_size", -1.0, ">= 0"),
     ("model.rpn.objectness", "both", "one of sigmoid, softmax"),
     ("model.rpn.class_loss", "hinge", "one of cross_entropy, focal"),
+    ("model.rpn.focal_alpha", 1.5, SHARE),
+    ("model.rpn.focal_gamma", -1.0, ">= 0"),
+    ("model.rpn.beta", 0.0, "> 0"),
     ("model.rpn.box_loss", "l2", "one of smooth_l1, giou, diou, ciou"),
     ("model.rpn.assignment", "all", "one of iou, atss"),
     ("model.rpn.sampling", "all", "one of balanced, hard_negative"),
@@ -169,6 +177,8 @@ WRONG = [
     ("model.box_head.num_convs", -1, ">= 0"),
     ("model.box_head.dropout", 1.0, "a number in [0, 1)"),
     ("model.box_head.class_loss", "hinge", "one of cross_entropy, focal"),
+    ("model.box_head.focal_gamma", -0.5, ">= 0"),
+    ("model.box_head.beta", -1.0, "> 0"),
     ("model.box_head.box_loss", "l2", "one of smooth_l1, giou, diou, ciou"),
     ("model.box_head.class_weights", (1.0, 2.0), "none or 4 numbers >= 0, background first"),
     ("model.box_head.class_weights", (1.0, 2.0, -1.0, 1.0), "none or 4 numbers >= 0, background first"),
@@ -185,6 +195,11 @@ WRONG = [
     ("model.detections.soft_sigma", 0.0, "> 0"),
     ("model.mask_head.roi_size", (7, 7, 0), TRIPLE),
     ("model.mask_head.channels", 0, ">= 1"),
+    ("model.mask_head.losses", (), "one or more of cross_entropy, focal, dice, each once"),
+    ("model.mask_head.losses", ("dice", "dice"), "one or more of cross_entropy, focal, dice, each once"),
+    ("model.mask_head.losses", ("hinge",), "one or more of cross_entropy, focal, dice, each once"),
+    ("model.mask_head.focal_alpha", -0.1, SHARE),
+    ("model.mask_head.focal_gamma", -2.0, ">= 0"),
     ("model.mask_head.num_convs", -1, ">= 0"),
     ("model.detections.score_threshold", 1.5, SHARE),
     ("model.detections.nms_iou", -0.5, SHARE),
@@ -213,6 +228,8 @@ WRONG = [
     ("data.keypoints", ("a", "a"), "different, non-empty names other than class and data.attributes"),
     ("data.keypoints", ("a", ""), "different, non-empty names other than class and data.attributes"),
     ("data.keypoints", ("class",), "different, non-empty names other than class and data.attributes"),
+    ("train.loss_weights.mask", -1.0, ">= 0"),
+    ("train.loss_weights.l2", float("nan"), ">= 0"),
     # inference
     ("inference.overlap", (64, 0, 0), "three integers in [0, patch_size (64, 64, 64))"),
     ("inference.overlap", (16.0, 16, 16), "three integers in [0, patch_size (64, 64, 64))"),
@@ -272,6 +289,48 @@ class ValidateTest:
         config.model.style.norm = "batch"
         assert config.validate() is config
 
+    @pytest.mark.parametrize("field", ["model.backbone.stage_channels", "model.keypoint_head.channels"])
+    def test_channels_that_nothing_normalises_need_no_groups(self, field):
+        config = schema.Config()
+        if "backbone" in field:  # inside a bottleneck there would be 6, 12 and 24
+            config.model.backbone.kind, config.model.backbone.block = "plain", "bottleneck"
+            config.model.fpn.levels, value = (1, 2, 3), (24, 48, 96)
+        else:
+            value = 20
+        section, last = parent_of(config, field)
+        setattr(section, last, value)
+        assert config.validate() is config
+        config.model.backbone.kind, config.model.keypoint_head.enabled = "resnet", True
+        with pytest.raises(ValueError, match=r"expected a multiple of model\.style\.norm_groups 8, came (6|20)"):
+            config.validate()
+
+    def test_no_anchor_inside_the_patch(self):
+        config = schema.Config()
+        config.input.patch_size, config.input.rotate_planes = (8, 64, 64), ()
+        config.inference.overlap = (4, 16, 16)
+        config.model.anchors.sizes = ((8.0,), (16.0,), ((5.0, 16.0, 16.0),))  # the centre of a cell is at 8 or beyond
+        assert config.validate() is config
+        config.model.rpn.cross_boundary = False
+        words = r"config model\.rpn\.cross_boundary: expected True, as no anchor lies inside the patch \(8, 64, 64\)"
+        with pytest.raises(ValueError, match=f"{words}, came False"):
+            config.validate()
+        config.model.anchors.aspects = ((1.0, 1.0, 1.0), (0.25, 1.0, 1.0))
+        assert config.validate() is config
+
+    @pytest.mark.parametrize("seed", range(30))
+    def test_an_anchor_is_inside_where_the_list_of_all_has_one(self, seed):
+        rng = np.random.default_rng(seed)
+        strides = [tuple(int(s) for s in rng.integers(1, 9, 3)) for _ in range(2)]
+        patch = tuple(int(n) for n in rng.integers(4, 30, 3))
+        sizes = tuple(tuple(tuple(float(e) for e in rng.uniform(3, 25, 3)) for _ in range(2)) for _ in strides)
+        anchors = model_schema.Anchors(sizes=sizes, aspects=((1.0, 1.0, 1.0), (0.5, 1.5, 1.0)))
+        inside = False
+        for stride, level in zip(strides, sizes, strict=True):
+            grid = [-(-n // s) for n, s in zip(patch, stride, strict=True)]
+            boxes = anchor_ops.level_anchors(grid, stride, anchor_ops.anchor_shapes(level, anchors.aspects))
+            inside |= not np.all(anchor_ops.crosses_boundary(boxes, patch))
+        assert anchors.fit(strides, patch) == inside
+
     def test_delta_weights_are_six(self):
         config = schema.Config()
         for weights in ((1.0,) * 5, (1.0,) * 7, (0.0,) * 6):
@@ -315,10 +374,53 @@ class StridesTest:
         backbone = model_schema.Backbone(kind="plain", stage_strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)))
         assert backbone.strides() == {1: (1, 1, 1), 2: (1, 2, 2), 3: (2, 4, 4)}
 
-    def test_extra_level_of_the_pyramid_is_coarser_by_two(self):
+    def test_extra_level_of_the_pyramid_is_coarser_by_its_stride(self):
         model = model_schema.Model()
         model.fpn.levels, model.fpn.extra = (3, 4), "pool"
         assert model.strides() == [(8, 8, 8), (16, 16, 16), (32, 32, 32)]
+        model.fpn.extra_stride = (1, 2, 3)
+        assert model.strides()[-1] == (16, 32, 48)
+
+
+class WithoutEffectTest:
+    @pytest.mark.parametrize(
+        ("changes", "lines"),
+        [
+            ({}, []),
+            ({"model.backbone.kind": "plain"}, []),
+            (
+                {
+                    "model.backbone.kind": "plain",
+                    "model.backbone.stem_stride": (1, 2, 2),
+                    "model.backbone.stochastic_depth": 0.2,
+                },
+                [
+                    "model.backbone.stem_stride (1, 2, 2) has no effect with kind plain",
+                    "model.backbone.stochastic_depth 0.2 has no effect with kind plain",
+                ],
+            ),
+            (
+                {"model.backbone.stride_in_pointwise": True, "model.backbone.stochastic_depth": 0.2},
+                ["model.backbone.stride_in_pointwise True has no effect with block basic"],
+            ),
+            ({"model.backbone.block": "bottleneck", "model.backbone.stride_in_pointwise": True}, []),
+            (
+                {"data.keypoints": ("tip", "root")},
+                ["data.keypoints ('tip', 'root') have no effect without model.keypoint_head.enabled"],
+            ),
+            ({"data.keypoints": ("tip", "root"), "model.keypoint_head.enabled": True}, []),
+            (
+                {"train.stages": (schema.Stage(),), "train.steps": 7},
+                ["train.steps 7 has no effect beside train.stages, which have their own"],
+            ),
+        ],
+    )
+    def test_settings_that_were_changed_for_nothing_are_named(self, changes, lines):
+        config = schema.Config()
+        for field, value in changes.items():
+            section, last = parent_of(config, field)
+            setattr(section, last, value)
+        assert config.without_effect() == lines
 
 
 class StagesTest:
@@ -329,8 +431,10 @@ class StagesTest:
     @pytest.mark.parametrize(
         ("stage", "words"),
         [
-            ({"name": ""}, "train.stages name: expected a new name, came ''"),
-            ({"name": "a"}, "train.stages name: expected a new name, came 'a'"),
+            ({"name": ""}, "train.stages name: expected a new name of letters, digits, _ and -, came ''"),
+            ({"name": "a"}, "train.stages name: expected a new name of letters, digits, _ and -, came 'a'"),
+            ({"name": "../b"}, "train.stages name: expected a new name of letters, digits, _ and -, came '../b'"),
+            ({"name": "b\n"}, "train.stages name: expected a new name of letters, digits, _ and -, came 'b\\n'"),
             ({"steps": 0}, "train.stages b steps: expected >= 1, came 0"),
             ({"steps": 2.5}, "train.stages b steps: expected int, came 2.5"),
             ({"learning_rate": 0.0}, "train.stages b learning_rate: expected > 0, came 0.0"),
@@ -341,6 +445,10 @@ class StagesTest:
             ),
             ({"trainable": ()}, "train.stages b trainable: expected at least one pattern, came ()"),
             ({"proposals_of": "c"}, "train.stages b proposals_of: expected an earlier stage of a, came 'c'"),
+            (
+                {"learns": ("rpn",), "proposals_of": "a"},
+                "train.stages b proposals_of: expected none where learns ('rpn',) is without heads, came 'a'",
+            ),
             ({"steps": 50}, "train.warmup_steps: expected in [0, 50), the steps of stage b, came 100"),
         ],
     )
@@ -349,6 +457,15 @@ class StagesTest:
         config.train.stages = (schema.Stage("a"), schema.Stage(**{"name": "b", **stage}))
         with pytest.raises(ValueError, match=f"^{re.escape(f'config {words}')}$"):
             config.validate()
+
+    def test_changed_settings_that_stages_have_of_their_own(self):
+        stages = (schema.Stage("from_c4"),)
+        assert schema.Train(steps=70, learning_rate=0.5).without_effect() == []
+        assert schema.Train(stages=stages).without_effect() == []
+        assert schema.Train(stages=stages, steps=70, learning_rate=0.5).without_effect() == [
+            "train.steps 70 has no effect beside train.stages, which have their own",
+            "train.learning_rate 0.5 has no effect beside train.stages, which have their own",
+        ]
 
     def test_json_keeps_stages(self):
         config = schema.Config()

@@ -217,6 +217,51 @@ class MakeTest:
         assert 0.0 < is_dropped.mean() < 1.0
         np.testing.assert_allclose(dropped, np.where(is_dropped[:, None, None, None], 0.0, 2.0 * full), rtol=1e-5)
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_frozen_backbone_drops_nothing(self, kind):
+        tf.keras.utils.set_random_seed(0)
+        net = backbone.make(dataclasses.replace(KINDS[kind], dropout=0.5, stochastic_depth=0.5), Style(norm="none"))
+        volume = random(2, 4, 8, 12, 1)
+        expected = net(volume)
+        first, last = min(expected), max(expected)
+        if kind != "plain":
+            net.stem.trainable, first = False, 2
+        for layer in net.stages[0]:
+            layer.trainable = False
+        trained = net(volume, training=True)
+        np.testing.assert_array_equal(trained[first], expected[first])
+        assert np.any(trained[last] != expected[last])  # which still learns
+        net.trainable = False
+        for level, ours in net(volume, training=True).items():
+            np.testing.assert_array_equal(ours, expected[level])
+
+    def test_what_a_cell_of_a_resnet_sees_is_centred_on_its_first_voxel(self):
+        config = dataclasses.replace(BASIC, stem_kernel=(3, 3, 5), stage_kernels=((1, 3, 3), (3, 3, 3)))
+        net, volume = backbone.make(config, Style(norm="none")), tf.ones([1, 20, 40, 90, 1])
+        net(volume)
+        net.set_weights([np.full(w.shape, w.ndim == 5) for w in net.get_weights()])
+        with tf.GradientTape() as tape:
+            tape.watch(volume)
+            cell = tf.reduce_sum(net(volume)[3][0, 5, 8, 7])  # of stride (2, 2, 6)
+        weight = tape.gradient(cell, volume).numpy()[0, ..., 0].astype(np.float64)
+        centre = [np.average(index + 0.5, weights=weight) for index in np.indices(weight.shape)]
+        # Anchors and rois take it to lie at (i + 0.5) * stride: half a cell further.
+        np.testing.assert_allclose(centre, [5 * 2 + 0.5, 8 * 2 + 0.5, 7 * 6 + 0.5], rtol=1e-6)
+
+    @pytest.mark.parametrize("size", [(7, 9, 11), (8, 10, 13), (1, 2, 4)])
+    def test_cells_of_a_plain_backbone_begin_with_the_volume(self, size):
+        config = Backbone(kind="plain", stage_channels=(1,), stage_blocks=(1,), stage_kernels=((1, 1, 1),))
+        config.stage_strides = ((3, 2, 4),)
+        net = backbone.make(config, Style(norm="none", activation="prelu"))
+        volume = -1.0 - np.abs(random(1, *size, 1))  # so that a zero of padding would be the largest
+        net(volume)
+        net.set_weights([np.ones((1, 1, 1, 1, 1)), np.zeros(1), np.ones(1)])
+        expected = np.empty([-(-n // s) for n, s in zip(size, (3, 2, 4), strict=True)])
+        for cell in np.ndindex(*expected.shape):
+            where = tuple(slice(i * s, (i + 1) * s) for i, s in zip(cell, (3, 2, 4), strict=True))
+            expected[cell] = volume[0, ..., 0][where].max()
+        np.testing.assert_allclose(net(volume)[1][0, ..., 0], expected)
+
     def test_groups_that_do_not_divide_a_width(self):
         with pytest.raises(ValueError, match="expected channels that are a multiple of 3 groups, came 4"):
             backbone.make(BASIC, Style(norm_groups=3))(tf.zeros([1, 4, 4, 4, 1]))

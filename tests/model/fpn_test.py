@@ -10,7 +10,7 @@ from model import fpn
 
 STRIDES = {2: (1, 2, 2), 3: (2, 2, 6), 4: (4, 4, 12)}
 WIDTHS = (3, 5, 4)
-DEFAULTS = {"extra": "none", "upsampling": "nearest", "bottom_up": False}
+DEFAULTS = {"extra": "none", "extra_stride": (2, 2, 2), "upsampling": "nearest", "bottom_up": False}
 
 
 def features(volume=(5, 13, 43), seed=0):
@@ -69,9 +69,10 @@ def slow_pyramid(net, levels):
             down = slow_conv(pyramid[level - 1], net.down[level - 1], steps[level - 1])
             pyramid[level] = slow_conv(pyramid[level] + down, net.fuse[level - 1])
     if net.extra == "pool":
-        pyramid.append(pyramid[-1][:, ::2, ::2, ::2])
+        z, y, x = net.extra_stride
+        pyramid.append(pyramid[-1][:, ::z, ::y, ::x])
     elif net.extra == "conv":
-        pyramid.append(slow_conv(pyramid[-1], net.extra_conv, (2, 2, 2)))
+        pyramid.append(slow_conv(pyramid[-1], net.extra_conv, net.extra_stride))
     return pyramid
 
 
@@ -120,7 +121,7 @@ class FPNTest:
     @pytest.mark.parametrize("upsampling", ["nearest", "trilinear"])
     @pytest.mark.parametrize(("extra", "bottom_up"), [("none", False), ("pool", True), ("conv", False), ("conv", True)])
     def test_equals_the_slow_truth(self, upsampling, extra, bottom_up):
-        net, levels = make(extra=extra, upsampling=upsampling, bottom_up=bottom_up), features()
+        net, levels = make(extra=extra, extra_stride=(2, 1, 3), upsampling=upsampling, bottom_up=bottom_up), features()
         net(levels)
         scatter(net)
         pyramid, expected = net(levels), slow_pyramid(net, levels)
@@ -135,7 +136,8 @@ class FPNTest:
         axes = (0, *(1 + axis for axis in order), 4)
         turned = {level: tuple(stride[axis] for axis in order) for level, stride in STRIDES.items()}
         settings = {"extra": "conv", "upsampling": upsampling, "bottom_up": True}
-        net, other, levels = make(**settings), make(turned, **settings), features()
+        net, other = make(**settings, extra_stride=(1, 3, 2)), make(turned, **settings, extra_stride=(2, 1, 3))
+        levels = features()
         turned_levels = [np.transpose(level, axes) for level in levels]
         net(levels)
         other(turned_levels)
@@ -168,6 +170,13 @@ class FPNTest:
         np.testing.assert_array_equal(p3, coarser)
         expected = 10.0 + np.repeat(np.repeat(coarser.numpy(), 2, axis=1), 3, axis=3)
         np.testing.assert_array_equal(p2, expected)
+
+    @pytest.mark.parametrize("extra", ["pool", "conv"])
+    def test_the_extra_level_has_its_stride(self, extra):
+        net = make(extra=extra, extra_stride=(1, 3, 2))
+        assert net(features())[-1].shape == (2, 2, 2, 2, 6)  # of (2, 4, 4)
+        windows = net.windows({level: [] for level in STRIDES})
+        assert windows[5][-1] == ((1, 1, 1) if extra == "pool" else (3, 3, 3), (1, 3, 2))
 
     def test_one_level_alone(self):
         net = fpn.FPN(4, {3: (2, 2, 2)}, style=Style(), **(DEFAULTS | {"extra": "pool", "bottom_up": True}))

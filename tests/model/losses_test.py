@@ -46,6 +46,10 @@ def rpn_losses(logits, deltas, drawn, anchors=None, **settings):
     return losses.rpn_losses(tf.constant(logits), tf.constant(deltas), anchors, drawn, rpn=model_schema.RPN(**settings))
 
 
+def mask_losses(logits, masks, class_ids, **settings):
+    return losses.mask_losses(logits, masks, class_ids, mask_head=model_schema.MaskHead(**settings))
+
+
 def box_losses(logits, deltas, rois, **settings):
     return losses.box_losses(
         tf.constant(logits),
@@ -78,6 +82,9 @@ class RpnLossesTest:
         np.testing.assert_allclose(result["rpn_class"], expected, rtol=1e-6)
         # Quadratic below a ninth, linear above.
         np.testing.assert_allclose(result["rpn_box"], [0.5 * 0.05**2 * 9 + 1.0 - 0.5 / 9, 0.0], rtol=1e-5)
+        wide = rpn_losses(logits, deltas, drawn, beta=2.0)
+        np.testing.assert_array_equal(wide["rpn_class"], result["rpn_class"])
+        np.testing.assert_allclose(wide["rpn_box"], [0.5 * (0.05**2 + 1.0) / 2, 0.0], rtol=1e-5)
 
     def test_hand_values_of_focal(self):
         logits = np.float32([[0.0, np.log(3.0), 0.0, 30.0], [0.0, 0.0, 0.0, 30.0]])
@@ -89,6 +96,10 @@ class RpnLossesTest:
         first = 0.25 * 0.25 * np.log(2) + 0.25 / 16 * np.log(4 / 3) + wrong
         # By two positives, and by one for want of any.
         np.testing.assert_allclose(result["rpn_class"], [first / 2, 3 * wrong], rtol=1e-5)
+        settings = {"class_loss": "focal", "focal_alpha": 0.5, "focal_gamma": 0.0}
+        result = rpn_losses(logits, np.zeros((2, 4, 6), np.float32), drawn, **settings)
+        expected = [(2 * np.log(2) + np.log(4 / 3)) / 4, 1.5 * np.log(2)]
+        np.testing.assert_allclose(result["rpn_class"], expected, rtol=1e-5)
 
     @pytest.mark.parametrize("class_loss", ["cross_entropy", "focal"])
     def test_two_logits_are_a_softmax(self, class_loss):
@@ -190,6 +201,8 @@ class BoxLossesTest:
         np.testing.assert_allclose(result["roi_class"], [(first + second) / 2], rtol=1e-6)
         # Targets in units of the weights are 1.0 and 0.25; beta is 1.
         np.testing.assert_allclose(result["roi_box"], [0.5 * 0.5**2], rtol=1e-5)
+        narrow = box_losses(logits, deltas, rois, beta=0.2)
+        np.testing.assert_allclose(narrow["roi_box"], [0.5 - 0.1], rtol=1e-5)
 
         weighted = box_losses(logits, deltas, rois, class_weights=(1.0, 9.0, 3.0))
         np.testing.assert_allclose(weighted["roi_class"], [(3 * first + second) / 4], rtol=1e-6)
@@ -199,6 +212,9 @@ class BoxLossesTest:
         p, q = np.exp(-first), np.exp(-second)
         expected = ((1 - p) ** 2 * first + (1 - q) ** 2 * second) / 2
         np.testing.assert_allclose(focal["roi_class"], [expected], rtol=1e-5)
+        sharp = box_losses(logits, deltas, rois, class_loss="focal", focal_gamma=1.0)
+        expected = ((1 - p) * first + (1 - q) * second) / 2
+        np.testing.assert_allclose(sharp["roi_class"], [expected], rtol=1e-5)
         both = box_losses(logits, deltas, rois, class_loss="focal", class_weights=(1.0, 9.0, 3.0))
         expected = (3 * (1 - p) ** 2 * first + (1 - q) ** 2 * second) / 4
         np.testing.assert_allclose(both["roi_class"], [expected], rtol=1e-5)
@@ -278,17 +294,40 @@ class MaskLossesTest:
         logits[0, 0, ..., 1] = -1.0
         target = np.zeros((1, 2, 2, 3, 4), np.float32)
         target[0, 0, 0] = 1.0  # 12 of 24 voxels
-        result = losses.mask_losses(logits, target, np.int32([[2, 0]]))
+        result = mask_losses(logits, target, np.int32([[2, 0]]))
         np.testing.assert_allclose(result["mask"], [(softplus(1.0) + softplus(-1.0)) / 2], rtol=1e-5)
         p = 1.0 / (1.0 + np.exp(1.0))
         np.testing.assert_allclose(result["mask_dice"], [1 - (2 * 12 * p + 1) / (24 * p + 12 + 1)], rtol=1e-5)
+        focal = mask_losses(logits, target, np.int32([[2, 0]]), losses=("focal",), focal_alpha=0.25, focal_gamma=1.0)
+        expected = (0.25 * (1 - p) * softplus(1.0) + 0.75 * p * softplus(-1.0)) / 2
+        np.testing.assert_allclose(focal["mask_focal"], [expected], rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("chosen", "names"),
+        [
+            (("dice",), ["mask_dice"]),
+            (("cross_entropy",), ["mask"]),
+            (("focal", "dice"), ["mask_focal", "mask_dice"]),
+            (("dice", "cross_entropy", "focal"), ["mask_dice", "mask", "mask_focal"]),
+        ],
+    )
+    def test_gives_those_that_are_chosen(self, chosen, names):
+        rng = np.random.default_rng(2)
+        logits, target = rng.normal(size=(1, 2, 2, 3, 4, 1)).astype(np.float32), rng.random((1, 2, 2, 3, 4)) < 0.5
+        args = logits, target.astype(np.float32), np.int32([[1, 2]])
+        result = mask_losses(*args, losses=chosen)
+        assert list(result) == losses.mask_loss_names(model_schema.MaskHead(losses=chosen)) == names
+        by_default = mask_losses(*args)
+        assert list(by_default) == ["mask", "mask_dice"]
+        for name in set(result) & set(by_default):
+            np.testing.assert_array_equal(result[name], by_default[name])
 
     def test_one_mask_for_all_classes_equals_the_same_mask_for_each(self):
         rng = np.random.default_rng(0)
         logits = rng.normal(size=(2, 3, 2, 3, 4, 1)).astype(np.float32)
         target, class_ids = (rng.random((2, 3, 2, 3, 4)) < 0.5).astype(np.float32), np.int32([[1, 2, 0], [3, 1, 1]])
-        agnostic = losses.mask_losses(logits, target, class_ids)
-        specific = losses.mask_losses(np.tile(logits, 3), target, class_ids)
+        agnostic = mask_losses(logits, target, class_ids)
+        specific = mask_losses(np.tile(logits, 3), target, class_ids)
         for name, value in agnostic.items():
             assert np.all(value > 0)
             np.testing.assert_array_equal(value, specific[name])
@@ -298,9 +337,9 @@ class MaskLossesTest:
         rng = np.random.default_rng(1)
         logits, target = rng.normal(size=(1, 2, 2, 3, 4, 2)).astype(np.float32), rng.random((1, 2, 2, 3, 4)) < 0.5
         order = (0, 1, *(a + 2 for a in axes))
-        result = losses.mask_losses(logits, target.astype(np.float32), np.int32([[1, 2]]))
+        result = mask_losses(logits, target.astype(np.float32), np.int32([[1, 2]]))
         turned = np.transpose(target, order).astype(np.float32)
-        permuted = losses.mask_losses(np.transpose(logits, (*order, 5)), turned, np.int32([[1, 2]]))
+        permuted = mask_losses(np.transpose(logits, (*order, 5)), turned, np.int32([[1, 2]]))
         for name, value in result.items():
             np.testing.assert_allclose(permuted[name], value, rtol=1e-5)
 
@@ -308,7 +347,8 @@ class MaskLossesTest:
     def test_without_objects_zero_and_zero_gradient(self, masks):
         target, class_ids = tf.zeros([2, 1, 2, 3, 4]), tf.zeros([2, 1], tf.int32)
         assert_zero_with_zero_gradient(
-            lambda logits: losses.mask_losses(logits, target, class_ids), np.ones((2, 1, 2, 3, 4, masks))
+            lambda logits: mask_losses(logits, target, class_ids, losses=model_schema.MASK_LOSSES),
+            np.ones((2, 1, 2, 3, 4, masks)),
         )
 
 
@@ -450,7 +490,7 @@ class TotalTest:
             x = tf.nest.map_structure(lambda value: value[part], inputs)
             return {
                 **box_losses(x["logits"], x["deltas"], x["rois"], box_loss="giou"),
-                **losses.mask_losses(x["mask_logits"], x["masks"], x["rois"].class_ids),
+                **mask_losses(x["mask_logits"], x["masks"], x["rois"].class_ids),
                 **losses.attribute_loss(
                     x["predictions"], x["attributes"], x["rois"], attribute_head=model_schema.AttributeHead()
                 ),

@@ -8,10 +8,9 @@ from configs import training_forms
 from ops import boxes as box_ops
 from tests import tiny
 from tests.model import networks
-from tests.model.whole_network_test import ANCHORS, PLAIN
+from tests.model.whole_network_test import ANCHORS, BOTTLENECK, PLAIN
 from training import optimizers, stages
 
-LEARNING_RATE = 5e-3
 # So that it can: the tiny network has masks of 4 x 6 x 8 bins for objects of 2 x 6 x 9 voxels.
 LARGER = {
     "model.fpn.channels": 16,
@@ -24,7 +23,6 @@ LARGER = {
     "model.mask_head.roi_size": (4, 6, 8),
     "train.batch_size": 1,
     "train.warmup_steps": 50,
-    "train.learning_rate": LEARNING_RATE,
     "train.weight_decay": 0.0,
 }
 BATCH_NORM = "trilinear, bottom up, extra level, batch norm"
@@ -41,7 +39,10 @@ NETWORKS = {
         "model.rpn.class_loss": "focal",
         "model.rpn.num_samples": 2000,
         "model.box_head.class_loss": "focal",
+        "model.mask_head.losses": ("focal",),
     },
+    "ResNeXt, instance norm": BOTTLENECK | {"model.backbone.cardinality": 2, "model.style.norm": "instance"},
+    "inner anchors, stochastic depth": {"model.rpn.cross_boundary": False, "model.backbone.stochastic_depth": 0.3},
     "every head, agnostic": {
         "model.box_head.class_agnostic": True,
         "model.mask_head.class_agnostic": True,
@@ -75,13 +76,10 @@ THREE_STAGES = {
     "model.fpn.levels": (2, 3, 4),
     "model.anchors.sizes": ANCHORS,
 }
-# Those that 3000 steps suffice to teach five volumes; the others are tried on one.
-WITH_FIVE = ("default", "plain", "cascade, GIoU", "ATSS, focal", "every head, agnostic", "unfreezing", BATCH_NORM)
 
 
-def forms(steps):
+def forms(steps, rate):
     """Settings by name: every network trained jointly for so many steps, and the default one in the other ways."""
-    rate = LEARNING_RATE
     in_stages = {
         "alternating": {"train.stages": training_forms.alternating(steps // 2, rate)},
         "pretrained": {
@@ -91,7 +89,8 @@ def forms(steps):
         "unfreezing": THREE_STAGES
         | {"train.stages": training_forms.unfreezing((steps // 8, steps // 8, steps), (rate,) * 3)},
     }
-    return NETWORKS | in_stages
+    jointly = {"train.steps": steps, "train.learning_rate": rate}
+    return {name: jointly | settings for name, settings in (NETWORKS | in_stages).items()}
 
 
 def volumes(settings, count):
@@ -130,27 +129,31 @@ def mask_ious(model, truths):
     return ious
 
 
-def make_mean_loss(model, truths, weights, draws=20):
-    """f() -> the weighted sum of all losses of joint training, averaged over volumes and draws."""
+def make_mean_losses(model, truths, weights, draws=20):
+    """f() -> {name: loss of joint training times its weight}, averaged over volumes and draws."""
 
     @tf.function
-    def total(batch, seed):
+    def weighted(batch, seed):
         losses = model.compute_losses(batch, seed)
-        return tf.add_n([getattr(weights, name) * tf.reduce_mean(loss) for name, loss in losses.items()])
+        return {name: getattr(weights, name) * tf.reduce_mean(loss) for name, loss in losses.items()}
 
-    return lambda: np.mean([total(each, tf.constant([7, draw])) for each in truths for draw in range(draws)])
+    def mean_losses():
+        drawn = [weighted(each, tf.constant([7, draw])) for each in truths for draw in range(draws)]
+        return {name: np.mean([losses[name] for losses in drawn]) for name in drawn[0]}
+
+    return mean_losses
 
 
-def learn(overrides, count, steps, workdir):
-    """Trains on so many volumes as train_main does; the losses before and after, and the IoU of all masks."""
+def learn(overrides, count, workdir):
+    """Trains on so many volumes as train_main does; the losses before and after, and the IoU of every mask."""
     tf.keras.utils.set_random_seed(1)
-    settings = networks.config(LARGER | {"train.steps": steps, "train.steps_per_loop": steps} | overrides)
-    settings.train.checkpoint_steps = stages.last_step(settings.train)
+    settings = networks.config(LARGER | overrides)
+    settings.train.steps_per_loop = settings.train.checkpoint_steps = stages.last_step(settings.train)
     model, optimizer = tiny.model(settings), optimizers.make(settings.train)
     optimizer.build(model.trainable_variables)
     truths = list(volumes(settings, count))
-    mean_loss = make_mean_loss(model, truths, settings.train.loss_weights)
-    before = mean_loss()
+    mean_losses = make_mean_losses(model, truths, settings.train.loss_weights)
+    before = mean_losses()
     together = {name: tf.concat([each[name] for each in truths], 0) for name in truths[0]}
     stages.train(
         settings,
@@ -162,22 +165,18 @@ def learn(overrides, count, steps, workdir):
         on_log=lambda *_: None,
         on_checkpoint=lambda _: None,
     )
-    return before, mean_loss(), [iou for each in truths for iou in mask_ious(model, each)]
-
-
-def check(form, count, steps, workdir):
-    """Asserts that the losses fall twentyfold and that the masks are those of the truths."""
-    before, after, ious = learn(forms(steps)[form], count, steps, workdir)
-    assert after < before / 20
-    assert np.mean(ious) >= 0.9
+    return before, mean_losses(), [iou for each in truths for iou in mask_ious(model, each)]
 
 
 @pytest.mark.slow
 class OverfitTest:
-    @pytest.mark.parametrize("form", forms(1))
-    def test_a_volume_is_learnt_by_heart(self, form, tmp_path):
-        check(form, 1, 2000, tmp_path)
-
-    @pytest.mark.parametrize("form", WITH_FIVE)
-    def test_five_volumes_are_learnt_by_heart(self, form, tmp_path):
-        check(form, 5, 3000, tmp_path)
+    @pytest.mark.parametrize("form", forms(1, 1.0))
+    @pytest.mark.parametrize(("count", "steps", "rate"), [(1, 2000, 5e-3), (5, 3000, 2e-3)])
+    def test_volumes_are_learnt_by_heart(self, form, count, steps, rate, tmp_path):
+        before, after, ious = learn(forms(steps, rate)[form], count, tmp_path)
+        told = "\n".join(f"{name:10} {before[name]:.3f} -> {after[name]:.3f}" for name in before)
+        told += f"\nIoU of every object: {np.round(ious, 2)}"
+        assert sum(after.values()) < sum(before.values()) / 20, told
+        assert np.mean(ious) >= 0.9, told
+        # Batch normalisation: in training the statistics are those of one volume, in answers those of all.
+        assert count == 1 or form == BATCH_NORM or min(ious) >= 0.9, told

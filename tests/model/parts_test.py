@@ -91,6 +91,20 @@ class GradientTest:
         _, gradients = networks.losses_and_gradients(world.model, world.batch, SEED, learns=("heads",))
         assert parts(gradients)[0] & BOX_HEADS == {"box_head3"}
 
+    def test_frozen_batch_normalisation_is_of_the_backbone_alone(self):
+        settings = networks.config(networks.EVERY_HEAD | {"model.style.norm": "frozen_batch"})
+        model = tiny.model(settings)
+        names = {v.name for v in model.variables}
+        assert {name.split("/")[1] for name in names if "/norm/" in name} == {"backbone"}
+        assert {name for name in names if "/tower/conv1/" in name} == {
+            f"mask_rcnn/{head}/tower/conv1/conv/{weight}:0"
+            for head in (*BOX_HEADS, "mask_head", "keypoint_head")
+            for weight in ("kernel", "bias")
+        }
+        frozen = names - {v.name for v in model.trainable_variables}
+        assert len(frozen) > 0
+        assert all("/norm/" in name for name in frozen)
+
     def test_what_is_frozen_gets_none(self):
         settings = networks.config({"model.style.norm": "frozen_batch"})
         model = tiny.model(settings)
@@ -124,6 +138,9 @@ class BatchTest:
 
     @pytest.mark.parametrize("learns", [("rpn", "heads"), ("classifier",)])
     def test_what_stands_in_invalid_slots_changes_no_loss(self, world, learns):
+        """In a network in which chance draws nothing: truths join the proposals slot by slot, and every proposal has a
+        number drawn, so that with more slots other rois would be drawn, as good ones.
+        """
         batch = {name: value.numpy() for name, value in world.batch.items()}
         padded, slots = dict(batch), batch["valid"].shape[1]
         for name in ("boxes", "class_ids", "attributes", "valid"):
@@ -147,7 +164,12 @@ HARD = {
     "default": {},
     "every head": networks.EVERY_HEAD,
     "ATSS": {"model.rpn.assignment": "atss", "model.rpn.box_loss": "ciou", "model.box_head.box_loss": "giou"},
-    "focal": {"model.rpn.class_loss": "focal", "model.box_head.class_loss": "focal", "model.style.norm": "instance"},
+    "focal": {
+        "model.rpn.class_loss": "focal",
+        "model.box_head.class_loss": "focal",
+        "model.mask_head.losses": ("focal",),
+        "model.style.norm": "instance",
+    },
 }
 
 

@@ -1,4 +1,8 @@
-"""In half precision the network says nearly the same, in float32, and trains."""
+"""In half precision the network says nearly the same, in float32, and trains.
+
+A tiny network on a CPU, 200 steps at most and a low rate: this shows that nothing is cast where it must not be, not
+that a long training in half precision reaches what one in float32 does.
+"""
 
 import types
 
@@ -12,6 +16,8 @@ from training import loop, optimizers
 
 SEED = tf.constant([0, 1])
 HALVES = ("mixed_bfloat16", "mixed_float16")
+# How far a loss may be from that of float32 while it matters; it has been seen to be 4 % and 18 % away.
+TOLERANCES = {"mixed_bfloat16": 0.05, "mixed_float16": 0.25}
 # All that casts: heads, pooling, interpolation, slopes, levels.
 SETTINGS = networks.EVERY_HEAD | {
     "model.style.activation": "prelu",
@@ -136,3 +142,6 @@ class PrecisionTest:
         for name, values in found.items():
             # Parts that have all but gone count by what they add to the total.
             np.testing.assert_array_less(np.abs(values - smooth[name]), 0.05 * smooth["total"], err_msg=name)
+            matters = smooth[name] > 0.05 * smooth["total"]
+            tolerance = TOLERANCES[precision]
+            np.testing.assert_allclose(values[matters], smooth[name][matters], rtol=tolerance, err_msg=name)

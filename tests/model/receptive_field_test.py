@@ -48,11 +48,19 @@ class ReceptiveFieldsTest:
         levels = windows(backbones.plain())
         strides = {level: (2 ** (level - 1),) * 3 for level in (2, 3, 4)}
         for extra, more in (("none", {}), ("pool", {5: 84}), ("conv", {5: 84 + 2 * 8})):
-            pyramid = fpn.FPN(4, strides, extra=extra, upsampling="nearest", bottom_up=True, style=Style())
+            pyramid = fpn.FPN(
+                4,
+                strides,
+                extra=extra,
+                extra_stride=(1, 2, 3),
+                upsampling="nearest",
+                bottom_up=True,
+                style=Style(),
+            )
             fields = receptive_field.receptive_fields(pyramid.windows(levels))
             assert fields == {level: (n, n, n) for level, n in ({2: 18, 3: 40, 4: 84} | more).items()}
         rpn = receptive_field.receptive_fields(pyramid.windows(levels), HEAD)
-        assert rpn[5] == (100 + 2 * 16,) * 3
+        assert rpn[5] == tuple(100 + 2 * 8 * stride for stride in (1, 2, 3))
 
     @pytest.mark.parametrize("kind", ["resnet", "plain"])
     def test_equals_the_voxels_that_a_gradient_reaches(self, kind):

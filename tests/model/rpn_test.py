@@ -27,8 +27,8 @@ STYLE = Style(norm="none")
 SETTINGS = {"shape": VOLUME, "pre_nms_top_k": 50, "post_nms_top_k": 7, "nms_iou": 0.5, "min_size": 1.0}
 
 
-def make(channels=2, num_anchors=2, style=STYLE, objectness="sigmoid"):
-    return rpn.RPNHead(channels, num_anchors, style=style, objectness=objectness)
+def make(channels=2, num_anchors=2, style=STYLE, objectness="sigmoid", prior=0.5):
+    return rpn.RPNHead(channels, num_anchors, style=style, objectness=objectness, prior=prior)
 
 
 def random_features(seed, channels=2, batch=1, grids=GRIDS):
@@ -56,6 +56,13 @@ def fixture_head():
 
 
 class RPNHeadTest:
+    @pytest.mark.parametrize("objectness", ["sigmoid", "softmax"])
+    @pytest.mark.parametrize("prior", [0.5, 0.01])
+    def test_every_anchor_begins_with_the_prior_as_its_score(self, objectness, prior):
+        logits, _ = make(objectness=objectness, prior=prior)([np.zeros((1, *grid, 2), np.float32) for grid in GRIDS])
+        scores = rpn.object_scores(logits)
+        np.testing.assert_allclose(scores, np.full((1, len(ANCHORS)), prior), rtol=1e-5)
+
     @pytest.mark.parametrize(
         ("level", "cell", "shape"), [(0, (5, 2, 4), 0), (0, (0, 7, 5), 1), (1, (3, 1, 2), 1), (1, (0, 3, 0), 0)]
     )

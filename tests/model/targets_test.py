@@ -99,6 +99,13 @@ class AnchorTargetsTest:
         result = anchor_targets(num_samples=2, positive_fraction=0.5)
         assert (result.positive.numpy().sum(), result.negative.numpy().sum()) == (1, 1)
 
+    @pytest.mark.parametrize("sampling", ["balanced", "hard_negative"])
+    def test_zero_samples_are_all_that_are_labelled(self, sampling):
+        result = anchor_targets(num_samples=0, positive_fraction=0.25, positive_iou=0.7, sampling=sampling)
+        # The anchors of IoU 1 and of the best IoU with the second truth; that of 0.6 is neither.
+        np.testing.assert_array_equal(result.positive, [[True, False, True, False, False]])
+        np.testing.assert_array_equal(result.negative, [[False, False, False, True, True]])
+
     def test_the_seed_decides_which_are_drawn(self):
         drawn = {
             tuple(anchor_targets(num_samples=1, positive_fraction=1.0, seed=[0, n]).positive.numpy()[0])

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs.model_schema import INITIALIZERS, Style
 from model import towers
 from tests.model import head_cases
 
@@ -66,8 +67,30 @@ class DenseTowerTest:
         np.testing.assert_allclose(np.unique(trained), [0, 16 / 9], rtol=1e-5)
         assert (trained > 0).mean() == pytest.approx(9 / 16, abs=0.08)
 
+    def test_a_frozen_layer_drops_nothing(self):
+        tower = towers.DenseTower(hidden=400, num_dense=2, dropout=0.5, style=head_cases.PLAIN)
+        x = tf.ones([1, 1, 10])
+        tower(x)
+        tower.set_weights([np.full((10, 400), 0.1), np.zeros(400), np.eye(400), np.zeros(400)])
+        tower.layers[0][0].trainable = False
+        np.testing.assert_allclose(np.unique(tower(x, training=True)), [0, 2], rtol=1e-5)  # of the second alone
+        tower.trainable = False
+        np.testing.assert_array_equal(tower(x, training=True), tower(x))
+
 
 class FullyConvolutionalHeadTest:
+    @pytest.mark.parametrize("name", INITIALIZERS)
+    def test_the_transposed_convolution_begins_like_the_dense_layer_that_it_is(self, name):
+        tf.keras.utils.set_random_seed(0)
+        head = towers.FullyConvolutionalHead(1, channels=32, num_convs=0, style=Style(initializer=name))
+        head(tf.zeros([1, 1, 1, 1, 1, 48]))
+        assert head.upsample.kernel.shape == (2, 2, 2, 32, 48)
+        inputs, outputs = 48, 8 * 32
+        variance = 2 / inputs if name.startswith("he") else 2 / (inputs + outputs)
+        assert float(tf.math.reduce_variance(head.upsample.kernel)) == pytest.approx(variance, rel=0.05)
+        places = tf.reshape(head.upsample.kernel, [8, -1])  # each with numbers of its own
+        assert np.abs(np.corrcoef(places) - np.eye(8)).max() < 0.2
+
     def test_a_cell_becomes_its_own_eight_voxels(self):
         head = towers.FullyConvolutionalHead(1, channels=1, num_convs=0, style=head_cases.PLAIN)
         pooled = np.random.default_rng(0).random((1, 2, 2, 3, 4, 1)).astype(np.float32)

@@ -38,7 +38,11 @@ CHANGES = {
     },
     "fpn": {
         "extra by pooling": {"model.fpn.extra": "pool", "model.anchors.sizes": ANCHORS},
-        "extra by convolution": {"model.fpn.extra": "conv", "model.anchors.sizes": ANCHORS},
+        "extra by convolution": {
+            "model.fpn.extra": "conv",
+            "model.fpn.extra_stride": (1, 2, 2),
+            "model.anchors.sizes": ANCHORS,
+        },
         "trilinear": {"model.fpn.upsampling": "trilinear"},
         "bottom up": {"model.fpn.bottom_up": True},
         "three levels": {"model.fpn.levels": (1, 2, 3), "model.anchors.sizes": ANCHORS},
@@ -48,7 +52,7 @@ CHANGES = {
     "rpn": {
         "softmax": {"model.rpn.objectness": "softmax"},
         "softmax focal": {"model.rpn.objectness": "softmax", "model.rpn.class_loss": "focal"},
-        "focal anchors": {"model.rpn.class_loss": "focal"},
+        "focal anchors": {"model.rpn.class_loss": "focal", "model.rpn.num_samples": 0},
         **{f"{loss} anchors": {"model.rpn.box_loss": loss} for loss in ("giou", "diou", "ciou")},
         "ATSS": {"model.rpn.assignment": "atss"},
         "hard negatives": {"model.rpn.sampling": "hard_negative"},
@@ -68,6 +72,7 @@ CHANGES = {
     },
     "heads": {
         "one mask": {"model.mask_head.class_agnostic": True},
+        "focal masks": {"model.mask_head.losses": ("focal", "dice")},
         "attributes": {"data.attributes": ("volume", "unknown")},
         "keypoints": {"model.keypoint_head.enabled": True},
         "linear attributes": {"data.attributes": ("volume",), "model.attribute_head.scale": "linear"},
@@ -131,16 +136,27 @@ class EverySettingTest:
         networks.check_detections(found, settings, 2)
         assert np.all(found["num_detections"] > 0)
 
-    def test_levels_that_the_pyramid_does_not_read_learn_nothing(self):
+    def test_levels_that_the_pyramid_does_not_read_are_not_made(self):
         overrides = {"model.fpn.levels": (2,), "model.anchors.sizes": ANCHORS[:1]}
         settings = networks.config(overrides)
         model, truths = tiny.model(settings), networks.batch(settings)
         losses, gradients = networks.losses_and_gradients(model, truths, SEED)
         assert all(np.all(np.isfinite(values)) for values in losses.values())
-        unread = [name for name in gradients if "/c3_0/" in name]
-        assert len(unread) == 9  # three convolutions with scale and offset
-        assert [name for name, gradient in gradients.items() if gradient is None] == unread
+        assert any("/c2_0/" in variable.name for variable in model.variables)
+        assert not any("/c3_0/" in variable.name for variable in model.variables)
+        assert [name for name, gradient in gradients.items() if gradient is None] == []
         networks.check_detections(model(truths["volume"]), settings, 2)
+
+
+class FocalTest:
+    @pytest.mark.parametrize("objectness", ["sigmoid", "softmax"])
+    def test_the_many_anchors_without_objects_do_not_outweigh_the_few(self, objectness):
+        tf.keras.utils.set_random_seed(0)
+        overrides = {"model.rpn.class_loss": "focal", "model.rpn.num_samples": 0, "model.rpn.objectness": objectness}
+        settings = networks.config(overrides)
+        found = tiny.model(settings).compute_losses(networks.batch(settings), SEED, learns=("rpn",))["rpn_class"]
+        # Of a positive anchor 0.25 (1 - 0.01) ** 2 log(100); with scores of 0.5 the negatives make it 4 to 10.
+        np.testing.assert_allclose(found, [1.13, 1.13], rtol=0.1)
 
 
 class GraphTest:

@@ -70,6 +70,8 @@ CASES = {
     "focal of classes": ("focal", classes_case, {"alpha": 0.25, "gamma": 1.5}),
     "smooth L1": ("smooth_l1", deltas_case, {"beta": 0.7}),
     "masks": ("mask_cross_entropy", mask_case, {}),
+    "focal masks": ("mask_focal", mask_case, {"alpha": 0.3, "gamma": 2.0}),
+    "focal masks, small gamma": ("mask_focal", mask_case, {"alpha": 0.5, "gamma": 0.5}),
     "dice": ("dice", mask_case, {}),
     "giou": ("giou_loss", boxes_case, {}),
     "diou": ("diou_loss", boxes_case, {}),

@@ -398,6 +398,49 @@ class MaskCrossEntropyTest:
         np.testing.assert_allclose(result, [math.log(2), (half + math.log(2)) / 2], rtol=1e-5)
 
 
+class MaskFocalTest:
+    def test_hand_values(self):
+        logits = np.zeros((1, 2, *loss_cases.MASK_SHAPE), np.float32)
+        logits[0, 1] = math.log(3)
+        targets = np.ones_like(logits)
+        targets[0, 1, 0] = 0.0
+        mask = tf.constant([[True, True]])
+        # By voxels, half of them wrong in the second mask, then by masks.
+        for gamma, unsure, right, wrong in ((0, 1, 1, 1), (1, 1 / 2, 1 / 4, 3 / 4), (2, 1 / 4, 1 / 16, 9 / 16)):
+            result = losses.mask_focal(logits, targets, mask, alpha=0.25, gamma=gamma)
+            second = (0.25 * right * math.log(4 / 3) + 0.75 * wrong * math.log(4)) / 2
+            np.testing.assert_allclose(result, [(0.25 * unsure * math.log(2) + second) / 2], rtol=1e-5)
+
+    def test_at_gamma_0_and_alpha_a_half_it_is_half_the_cross_entropy(self):
+        logits, targets, mask = loss_cases.mask_case(np.random.default_rng(0))
+        for scale in (1, 1e4):
+            result = losses.mask_focal(scale * logits, targets, mask, alpha=0.5, gamma=0)
+            np.testing.assert_allclose(result, losses.mask_cross_entropy(scale * logits, targets, mask) / 2, rtol=1e-5)
+
+    def test_a_small_gamma_has_a_finite_gradient_where_all_is_right(self):
+        targets = (np.arange(24) < 9).astype(np.float32).reshape(1, 1, *loss_cases.MASK_SHAPE)
+        result, gradient = loss_cases.with_gradient(
+            lambda *args: losses.mask_focal(*args, alpha=0.5, gamma=0.5),
+            1e4 * (2 * targets - 1),
+            targets,
+            np.ones((1, 1), bool),
+        )
+        np.testing.assert_array_equal(result, [0])
+        np.testing.assert_array_equal(gradient, np.zeros_like(targets))
+
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            ({"alpha": 1.5, "gamma": 2}, r"expected alpha in \[0, 1\], came 1.5"),
+            ({"alpha": 0.5, "gamma": -0.1}, r"expected gamma in \[0, inf\], came -0.1"),
+        ],
+    )
+    def test_settings_out_of_range_raise(self, settings, words):
+        masks = tf.zeros([1, 2, *loss_cases.MASK_SHAPE])
+        with pytest.raises(ValueError, match=words):
+            losses.mask_focal(masks, masks, np.ones((1, 2), bool), **settings)
+
+
 class DiceTest:
     @pytest.mark.parametrize(
         ("logit", "num_true", "expected"),

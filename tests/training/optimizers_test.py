@@ -76,6 +76,18 @@ class AdamWTest:
         for ours, theirs in zip(*ends, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
+    @pytest.mark.parametrize(("steps", "factor"), [(1, 3.162), (12, 6.569), (100, 3.241)])
+    def test_variable_that_trains_late_moves_further_than_the_rate_says(self, steps, factor):
+        # (1 - 0.9^k) / sqrt(1 - 0.999^k) at its step k: nothing of the corrections is left; configs/training_forms.py.
+        early, late = tf.Variable([0.0]), tf.Variable([0.0])
+        optimizer = optimizers.AdamW(1.0, weight_decay=0.0)
+        optimizer.build([early, late])
+        optimizer.iterations.assign(20000)
+        for _ in range(steps):
+            before = late.numpy()
+            optimizer.apply_gradients([(tf.ones(1), late)])
+        np.testing.assert_allclose(before - late.numpy(), factor, rtol=1e-3)
+
 
 class MakeTest:
     @pytest.mark.parametrize(

@@ -1,3 +1,8 @@
+import json
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -6,15 +11,25 @@ from configs import schema, training_forms
 from data.errors import InputError
 from model.mask_rcnn import MaskRCNN
 from tests import tiny
+from tests.model import networks
 from training import optimizers, stages, strategy
+
+ROOT = pathlib.Path(__file__).parents[2]
+# A third level, made by a convolution that proposals alone are read from.
+EXTRA = {
+    "model.fpn.extra": "conv",
+    "model.anchors.sizes": (((3.0, 4.0, 5.0),), ((5.0, 8.0, 10.0),), ((8.0, 12.0, 16.0),)),
+}
 
 
 class World:
     """A run of stages of the tiny network, and what its variables were at every checkpoint."""
 
-    def __init__(self, folder, *forms, checkpoint_steps=100):
-        self.config = tiny.config(warmup_steps=0, steps_per_loop=2, checkpoint_steps=checkpoint_steps)
-        self.config.train.stages = forms
+    def __init__(self, folder, *forms, checkpoint_steps=100, overrides=()):
+        self.config = networks.config(dict(overrides))
+        self.config.train = schema.Train(
+            warmup_steps=0, steps_per_loop=2, checkpoint_steps=checkpoint_steps, stages=forms
+        )
         self.config.validate()
         self.folder = folder
         self.strategy = strategy.make("one_device")
@@ -122,6 +137,53 @@ class TrainTest:
         for name, value in whole.values().items():
             np.testing.assert_allclose(second.values()[name], value, atol=1e-6, err_msg=name)
 
+    def test_killed_at_the_checkpoint_between_two_stages(self, tmp_path):
+        forms = training_forms.alternating(steps=2)[:2]
+        first = World(tmp_path, *forms)
+        checkpoint = tf.train.Checkpoint(model=first.model, optimizer=first.optimizer)
+
+        class Killer(dict):
+            def __setitem__(self, step, values):
+                checkpoint.write(str(tmp_path / "killed"))
+                raise InterruptedError
+
+        first.seen = Killer()
+        with pytest.raises(InterruptedError):
+            first.train()
+        second = World(tmp_path, *forms)
+        tf.train.Checkpoint(model=second.model, optimizer=second.optimizer).restore(str(tmp_path / "killed"))
+        second.train()
+        assert [step for step, _ in second.logs] == [4]
+
+    @pytest.mark.parametrize(
+        ("learns", "trainable", "l2"),
+        [(("rpn",), "roi_heads", 0.0), (("heads",), "fpn/extra", 0.1), (("classifier",), "fpn", 0.1)],
+    )
+    def test_stage_that_learns_nothing_is_found_before_the_first_one(self, tmp_path, learns, trainable, l2):
+        forms = (schema.Stage("a", 2), schema.Stage("b", 2, learns=learns, trainable=(trainable,)))
+        world = World(tmp_path, *forms, overrides={**EXTRA, "model.style.l2": l2})
+        with pytest.raises(InputError) as raised:
+            world.train()
+        assert str(raised.value) == (
+            f"train.stages b trainable: expected some of what {learns[0]} learns, came ('{trainable}',)"
+        )
+        assert world.logs == []
+
+    def test_l2_is_of_kernels_that_train_and_leaves_alone_what_a_stage_does_not_learn(self, tmp_path):
+        forms = (schema.Stage("rpn", 2, learns=("rpn",)), schema.Stage("norms", 2, trainable=("norm",)))
+        world = World(tmp_path, *forms, overrides={"model.style.l2": 0.1}).train()
+        assert world.moved(0, 2) == {"backbone", "fpn", "rpn_head"}
+        assert world.logs[0][1]["l2"] > 0.0
+        assert world.moved(2, 4) == {"backbone", "box_head", "mask_head"}
+        assert world.logs[1][1]["l2"] == 0.0
+
+    def test_settings_without_effect_are_warned_of(self, tmp_path, capsys):
+        world = World(tmp_path, schema.Stage("a", 2))
+        world.config.train.steps = 70
+        world.train()
+        expected = "warning: train.steps 70 has no effect beside train.stages, which have their own\n"
+        assert capsys.readouterr().out == expected
+
     def test_unknown_pattern_is_found_before_the_first_stage(self, tmp_path):
         world = World(tmp_path, schema.Stage("a", 2), schema.Stage("b", 2, trainable=("haeds",)))
         with pytest.raises(InputError, match=r"^stage b: train\.stages trainable: expected part of a name .* 'haeds'"):
@@ -133,6 +195,32 @@ class TrainTest:
         world.optimizer.iterations.assign(2)
         with pytest.raises(InputError, match=r"stages/rpn: expected the network of stage rpn, came none"):
             world.train()
+
+
+@pytest.mark.slow
+class TwoDevicesTest:
+    @pytest.fixture(name="result", scope="class")
+    def fixture_result(self, tmp_path_factory):
+        command = [sys.executable, "-m", "tests.training.stages_two_devices", str(tmp_path_factory.mktemp("runs"))]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def test_synchronised_normalisation_sees_the_whole_batch(self, result):
+        found = result["synchronised"]
+        for name, value in found["one"].items():
+            np.testing.assert_allclose(found["two"][name], value, rtol=1e-3, err_msg=name)
+        ((two,), (one,)) = found["means"]
+        assert one > 0.0
+        np.testing.assert_allclose(two, one, rtol=1e-4)
+        assert found["apart"] == 0.0
+
+    def test_heads_on_the_proposals_of_an_earlier_stage_in_half_precision(self, result):
+        found = result["proposed"]
+        assert len(found["totals"]) == 2
+        assert np.isfinite(found["totals"]).all()
+        assert found["moved"] == ["backbone", "box_head", "fpn", "mask_head", "rpn_head"]
+        assert found["apart"] == 0.0
 
 
 class LastStepTest:

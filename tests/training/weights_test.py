@@ -158,7 +158,10 @@ class LoadTest:
         settings.model.style.norm = "frozen_batch"
         model = make(settings, seed=1)
         report = load(folder, model)
-        assert len(report.loaded) == len(model.variables) == len(trained.variables)
+        # The heads have biases in the place of a normalisation.
+        assert {name.split("/")[0] for name, _ in report.missing} == {"box_heads", "mask_head"}
+        assert all(name.endswith("/conv/bias") for name, _ in report.missing)
+        assert all("/norm/" in name and not name.startswith("backbone/") for name, _ in report.skipped)
         name = "backbone/stem/norm/moving_variance"
         np.testing.assert_array_equal(values(model)[name], values(trained)[name])
 
