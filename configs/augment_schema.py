@@ -160,6 +160,14 @@ class Augment:
         checks.share("input.augment.channel_drop", self.channel_drop)
 
 
+def light():
+    """Contrast and brightness alone: for networks so small that the making of batches would hold them up."""
+    augment = Augment(contrast=Effect(1.0, (0.9, 1.1)), brightness=Effect(1.0, (-0.1, 0.1)))
+    for part in ("affine", "elastic", "blur", "low_resolution", "gamma", "noise"):
+        getattr(augment, part).probability = 0.0
+    return augment
+
+
 def _interval(name, value, least, most):
     good = isinstance(value, tuple) and len(value) == 2 and all(type(v) in (int, float) for v in value)
     good = good and least <= value[0] <= value[1] <= most

@@ -11,7 +11,7 @@ Result:   4 mosaics of the held-out crops (52 truths): mask AP50 0.960, box AP50
           matched objects 0.685, class accuracy 1.000; one seed. After half the steps: mask AP50 0.905, box AP50 0.960
 """
 
-from configs import schema
+from configs import augment_schema, schema
 
 
 def get_config():
@@ -25,6 +25,7 @@ def get_config():
     config.input.patch_size = (80, 112, 80)  # two crops of (40, 56, 40) along each axis
     config.input.mosaic = (2, 2, 2)
     config.input.rotate_planes = ()
+    config.input.augment = augment_schema.light()
     config.model.anchors.sizes = ((12.0, 16.0), (20.0, 24.0), (30.0, 36.0))
     config.model.rois.num_samples = 64
     config.train.batch_size = 1  # eight crops

@@ -11,7 +11,7 @@ Result:   held-out stack (17 nuclei, most cut by its border): mask AP50 0.743, b
           mask IoU of matched nuclei 0.702; one seed
 """
 
-from configs import schema
+from configs import augment_schema, schema
 
 
 def get_config():
@@ -25,6 +25,7 @@ def get_config():
     config.input.max_instances = 64
     config.input.min_visible_voxels = 50
     config.input.rotate_planes = ((1, 2),)
+    config.input.augment = augment_schema.light()
     config.input.augment.contrast.interval = (0.7, 1.3)
     config.input.augment.brightness.interval = (-0.3, 0.3)
     config.model.anchors.sizes = ((12.0, 18.0), (24.0, 30.0), (40.0, 56.0))

@@ -6,7 +6,7 @@ Time:     0.56 s per step of two volumes, measured over 9 steps: about an hour f
 Result:   not trained to the end yet, so there is none to state
 """
 
-from configs import schema
+from configs import augment_schema, schema
 
 
 def get_config():
@@ -14,6 +14,7 @@ def get_config():
     config = schema.Config(name="shapes")
     config.data.records = "runs/shapes/records"
     config.input.patch_size = (128, 128, 128)
+    config.input.augment = augment_schema.light()
     config.model.anchors.sizes = ((16.0, 24.0), (32.0, 44.0), (60.0, 80.0))
     config.model.rois.canonical_size = (40.0, 40.0, 40.0)
     config.train.steps = 6000

@@ -9,7 +9,7 @@ Result:   40 held-out volumes (233 objects): mask AP50 0.863, box AP50 0.863, me
           accuracy 0.727, 0.780 and 0.857
 """
 
-from configs import schema
+from configs import augment_schema, schema
 
 
 def get_config():
@@ -25,6 +25,7 @@ def get_config():
         num_val=40,
         num_test=4,
     )
+    config.input.augment = augment_schema.light()
     config.model.anchors.sizes = ((9.0, 13.0), (18.0, 24.0), (32.0, 42.0))
     config.train.steps = 1800
     config.train.learning_rate = 1.5e-3

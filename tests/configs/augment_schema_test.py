@@ -84,3 +84,16 @@ class AugmentTest:
         settings.mosaic.probability = 0.1
         with pytest.raises(ValueError, match=re.escape("mosaic.grid: expected divisors of patch_size (96, 64, 48)")):
             settings.validate(PATCH)
+
+
+class LightTest:
+    def test_contrast_and_brightness_alone_are_drawn(self):
+        light = augment_schema.light()
+        light.validate(PATCH)
+        drawn = {}
+        for field in dataclasses.fields(light):
+            section = getattr(light, field.name)
+            if dataclasses.is_dataclass(section):
+                drawn[field.name] = section.probability
+        assert {name for name, probability in drawn.items() if probability} == {"contrast", "brightness"}
+        assert light.channel_drop == 0.0
