@@ -38,7 +38,7 @@ class Classifier(tf.keras.layers.Layer):
         draw = tf.where(valid, tf.random.stateless_uniform(tf.shape(valid), seed), -1.0)
         slot = tf.argmax(draw, axis=1, output_type=tf.int32)
         box, class_id = (tf.gather(batch[name], slot, batch_dims=1) for name in ("boxes", "class_ids"))
-        empty, is_empty = empty_centres(batch["boxes"], valid, volume.shape[1:4].as_list(), self.crop_size, seed + 1)
+        empty, is_empty = empty_centres(batch["boxes"], valid, list(volume.shape[1:4]), self.crop_size, seed + 1)
         centres = 0.5 * (box[:, :3] + box[:, 3:]), empty
         crops = tf.concat([crop_around(volume, centre, self.crop_size) for centre in centres], axis=0)
         logits = tf.stack(tf.split(self(backbone(crops, training=True)), 2), axis=1)  # [B, 2, K + 1]
