@@ -459,11 +459,11 @@ class ResumeTest:
         )
         command = [sys.executable, "-c", script, json.dumps(settings), str(tmp_path / "out")]
         process = subprocess.Popen(command, cwd=pathlib.Path(__file__).parents[2])
-        while process.poll() is None and len(list(tmp_path.glob("out/*.index.json"))) < 2:
+        while process.poll() is None and len(list(tmp_path.glob("out/[!.]*.index.json"))) < 2:
             time.sleep(0.01)
         process.kill()
         assert process.wait() == -signal.SIGKILL
-        times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*.index.json")}
+        times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/[!.]*.index.json")}
         times |= {path.with_name(path.name[: -len(".index.json")]): None for path in times}
         times = {path: path.stat().st_mtime_ns for path in times}
         assert len(times) >= 4
