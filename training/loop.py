@@ -59,6 +59,9 @@ def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=N
             # A scale that is too large is found out by an overflow, which is no fault until it cannot fall further.
             norm = tf.where(tf.math.is_finite(norm) | (optimizer.loss_scale <= 1.0), norm, 0.0)
         optimizer.apply_gradients(zip(clipped, variables, strict=True), skip_gradients_aggregation=True)
+        # A step has ended when its variables can be read; what waits for the norm waits for that.
+        with tf.control_dependencies([variable.read_value() for variable in variables]):
+            norm = tf.identity(norm)
         return {**losses, "total": total}, norm, tf.cast(tf.reduce_sum(batch.get("skipped", 0)), tf.float32)
 
     def step(batch):
@@ -90,7 +93,11 @@ def timed_next(iterator, after):
     with tf.control_dependencies([asked]):
         batch = next(iterator)
     with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-        return batch, tf.cast(tf.timestamp() - asked, tf.float32)
+        came = tf.timestamp()
+    # Nothing begins before the clock has been read: on a busy machine its turn might come late.
+    with tf.control_dependencies([came]):
+        batch = tf.nest.map_structure(tf.identity, batch, expand_composites=True)
+    return batch, tf.cast(came - asked, tf.float32)
 
 
 def train(train_steps, iterator, optimizer, train_config, *, last_step, on_log, on_checkpoint):

@@ -43,18 +43,26 @@ class AdamW(tf.keras.optimizers.AdamW):
         """One step of a variable by a dense gradient of its shape, both float32."""
         index = self._index_dict[self._var_key(variable)]
         step = tf.cast(self.iterations + 1, variable.dtype)
+        rate = tf.cast(self.learning_rate, variable.dtype)
+        if self.weight_decay and self._use_weight_decay(variable):
+            # Once its gradient is there: a forward pass that still holds the variable would make this a copy of it.
+            with tf.control_dependencies([gradient]):
+                variable.assign_sub(rate * self.weight_decay * variable)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].handle,
             v=self._velocities[index].handle,
             beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
             beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
-            lr=tf.cast(self.learning_rate, variable.dtype),
+            lr=rate,
             beta1=self.beta_1,
             beta2=self.beta_2,
             epsilon=self.epsilon,
             grad=gradient,
         )
+
+    def _apply_weight_decay(self, variables):
+        """Nothing: `update_step` does it."""
 
 
 def make(train_config):
