@@ -57,7 +57,7 @@ test: setup lint
 	$(PY) -m pytest -n 2 --dist loadfile
 
 test-slow: setup
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m slow --timeout=3600
 
 bench: setup
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'

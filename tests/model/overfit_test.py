@@ -81,7 +81,11 @@ THREE_STAGES = {
 def forms(steps, rate):
     """Settings by name: every network trained jointly for so many steps, and the default one in the other ways."""
     in_stages = {
-        "alternating": {"train.stages": training_forms.alternating(steps // 2, rate)},
+        # Proposals of one volume that another network has learnt by heart are few: each of them gets an answer.
+        "alternating": {
+            "train.stages": training_forms.alternating(steps // 2, rate),
+            "model.rois.negative_iou": networks.config({}).model.rois.positive_iou,
+        },
         "pretrained": {
             "train.stages": training_forms.pretrained(steps // 8, steps, rate),
             "train.classifier_crop": (4, 8, 12),

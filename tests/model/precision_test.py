@@ -4,6 +4,7 @@ A tiny network on a CPU, 200 steps at most and a low rate: this shows that nothi
 that a long training in half precision reaches what one in float32 does.
 """
 
+import dataclasses
 import types
 
 import numpy as np
@@ -16,8 +17,9 @@ from training import loop, optimizers
 
 SEED = tf.constant([0, 1])
 HALVES = ("mixed_bfloat16", "mixed_float16")
-# How far a loss may be from that of float32 while it matters; it has been seen to be 4 % and 18 % away.
-TOLERANCES = {"mixed_bfloat16": 0.05, "mixed_float16": 0.25}
+# Of the loss in float16. The usual beginning, 2^15, overflows in the first three steps: skipped, they leave a run three
+# steps behind, and its losses up to 18 % above, for as long as they fall quickly.
+SCALE_WITHOUT_OVERFLOW = 512.0
 # All that casts: heads, pooling, interpolation, slopes, levels.
 SETTINGS = networks.EVERY_HEAD | {
     "model.style.activation": "prelu",
@@ -63,11 +65,17 @@ def fixture_half(request, world):
     return settings, model
 
 
-def learner(overrides, num_steps):
-    """What train_main makes for so many steps: Config, network, optimizer, compiled steps, and an iterator."""
+def learner(overrides, num_steps, scale=None):
+    """What train_main makes for so many steps: Config, network, optimizer, compiled steps, and an iterator.
+
+    A `scale` of the loss replaces that with which an optimizer for float16 begins.
+    """
     tf.keras.utils.set_random_seed(0)
     settings = networks.config(overrides | {"train.steps": num_steps, "train.checkpoint_steps": num_steps})
     model, optimizer = tiny.model(settings), optimizers.make(settings.train)
+    if scale:
+        unscaled = optimizers.make(dataclasses.replace(settings.train, precision="float32"))
+        optimizer = tf.keras.mixed_precision.LossScaleOptimizer(unscaled, initial_scale=scale)
     optimizer.build(model.trainable_variables)
     strategy, stage = tf.distribute.get_strategy(), settings.train.as_stages()[0]
     train_steps = loop.make_train_steps(strategy, model, optimizer, settings.train, stage)
@@ -134,14 +142,22 @@ class PrecisionTest:
         assert logs == [5, 10, 15, 20]
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("precision", HALVES)
-    def test_two_hundred_steps_learn_as_in_float32(self, precision, smooth):
-        found = run(learner(SMOOTH | {"train.precision": precision}, 200), 200)
+    @pytest.mark.parametrize(
+        ("precision", "scale"), [("mixed_bfloat16", None), ("mixed_float16", SCALE_WITHOUT_OVERFLOW)]
+    )
+    def test_two_hundred_steps_learn_as_in_float32(self, precision, scale, smooth):
+        found = run(learner(SMOOTH | {"train.precision": precision}, 200, scale), 200)
         assert found["total"][-1] < 0.5 * found["total"][0]
         np.testing.assert_allclose(found["total"], smooth["total"], rtol=0.05)
         for name, values in found.items():
             # Parts that have all but gone count by what they add to the total.
             np.testing.assert_array_less(np.abs(values - smooth[name]), 0.05 * smooth["total"], err_msg=name)
             matters = smooth[name] > 0.05 * smooth["total"]
-            tolerance = TOLERANCES[precision]
-            np.testing.assert_allclose(values[matters], smooth[name][matters], rtol=tolerance, err_msg=name)
+            np.testing.assert_allclose(values[matters], smooth[name][matters], rtol=0.05, err_msg=name)
+
+    @pytest.mark.slow
+    def test_two_hundred_steps_of_which_the_first_overflow(self, smooth):
+        learning = learner(SMOOTH | {"train.precision": "mixed_float16"}, 200)
+        found = run(learning, 200)
+        assert float(learning.optimizer.loss_scale) < 2.0**15
+        np.testing.assert_allclose(found["total"], smooth["total"], rtol=0.05)
