@@ -41,8 +41,6 @@ class MaskRCNN(tf.keras.Model):
         self.strides = config.strides()
         self._make_anchors(config.anchors)
         style, fpn = config.style, config.fpn
-        # What was never trained in a head cannot be frozen there: only the backbone is, as in Detectron2.
-        head_style = dataclasses.replace(style, norm="none") if style.norm == "frozen_batch" else style
         self.backbone = backbone.make(config.backbone, style, up_to=fpn.levels[-1], name="backbone")
         self.fpn = FPN(
             fpn.channels,
@@ -62,6 +60,14 @@ class MaskRCNN(tf.keras.Model):
             prior=config.rpn.focal_prior if config.rpn.class_loss == "focal" else 0.5,
             name="rpn_head",
         )
+        self._make_roi_heads(config, num_classes, num_attributes, num_keypoints)
+        self.classifier = Classifier(num_classes, crop_size, name="classifier") if crop_size else None
+
+    def _make_roi_heads(self, config, num_classes, num_attributes, num_keypoints):
+        # What was never trained in a head cannot be frozen there: only the backbone is, as in Detectron2.
+        style = config.style
+        if style.norm == "frozen_batch":
+            style = dataclasses.replace(style, norm="none")
         box, stages = config.box_head, max(len(config.box_head.cascade_ious), 1)
         self.box_heads = [
             BoxHead(
@@ -72,7 +78,7 @@ class MaskRCNN(tf.keras.Model):
                 num_dense=box.num_dense,
                 dropout=box.dropout,
                 class_agnostic=box.class_agnostic,
-                style=head_style,
+                style=style,
                 name=f"box_head{stage + 1}" if stages > 1 else "box_head",
             )
             for stage in range(stages)
@@ -84,16 +90,16 @@ class MaskRCNN(tf.keras.Model):
             channels=mask.channels,
             num_convs=mask.num_convs,
             class_agnostic=mask.class_agnostic,
-            style=head_style,
+            style=style,
             name="mask_head",
         )
-        self.attribute_head = self.keypoint_head = self.classifier = None
+        self.attribute_head = self.keypoint_head = None
         if num_attributes:
             self.attribute_head = AttributeHead(
                 num_attributes=num_attributes,
                 hidden=attribute.hidden,
                 num_dense=attribute.num_dense,
-                style=head_style,
+                style=style,
                 name="attribute_head",
             )
         if keypoint.enabled:
@@ -101,11 +107,9 @@ class MaskRCNN(tf.keras.Model):
                 num_keypoints=num_keypoints or len(keypoints.KEYPOINTS),
                 channels=keypoint.channels,
                 num_convs=keypoint.num_convs,
-                style=head_style,
+                style=style,
                 name="keypoint_head",
             )
-        if crop_size:
-            self.classifier = Classifier(num_classes, crop_size, name="classifier")
 
     def _make_anchors(self, anchors):
         shapes = [anchor_ops.anchor_shapes(sizes, anchors.aspects) for sizes in anchors.sizes]
