@@ -152,6 +152,8 @@ class Input:
     case_weights: str = ""  # JSON {case: weight}: how often cases are drawn; 0 never, 1 where nothing is said
     on_corrupt: str = "fail"  # at a damaged record; or skip: another one takes its place
     max_corrupt: int = 10  # records that may be skipped in an epoch; more stop the run
+    num_readers: int = 1  # records read at a time, each of them whole in memory; more for servers and for several GPUs
+    num_augmenters: int = 4  # patches augmented at a time
     mosaic: tuple = (1, 1, 1)  # a training volume is put together from this many cases per axis
     flip_axes: tuple = (True, True, True)
     rotate_planes: tuple = (
@@ -165,7 +167,7 @@ class Input:
         """Raises ValueError where sizes, shares or axes make no sense."""
         checks.triple("input.patch_size", self.patch_size)
         checks.triple("input.mosaic", self.mosaic)
-        for name in ("channels", "max_instances", "min_visible_voxels"):
+        for name in ("channels", "max_instances", "min_visible_voxels", "num_readers", "num_augmenters"):
             checks.require(getattr(self, name) >= 1, f"input.{name}", ">= 1", getattr(self, name))
         self._validate_intensities()
         checks.share("input.foreground", self.foreground)

@@ -40,7 +40,7 @@ class Case:
     Attributes:
       name: the case's name.
       volume: the image.
-      instance_ids: [Z, Y, X] int32, 0 background, 1..N the instances.
+      instance_ids: [Z, Y, X] integers, 0 background, 1..N the instances.
       class_ids: [N] int32 in 1..K; entry i is the class of instance i + 1.
       attributes: [N, T] float32, NaN where unknown; T may be 0.
       keypoints: [N, L, 3] float32, landmarks in voxels, NaN where unknown; L may be 0.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from data import slabs
 from data.cases import Case
 
 
@@ -69,17 +70,14 @@ def cut(case: Case, region, number: int, count: int, intensity: np.ndarray) -> C
       intensity: of the whole case.
     """
     ids = case.instance_ids[region]
-    # Without the background: bincount is slow on long runs of one number.
-    numbers = np.flatnonzero(np.bincount(ids[ids > 0]))
-    table = np.zeros(numbers.max(initial=0) + 1, np.int32)
-    table[numbers] = np.arange(1, len(numbers) + 1)
+    numbers, _ = slabs.present([ids])
     origin = np.array([part.start for part in region])
     affine = case.volume.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ origin
     piece = replace(
         case,
         volume=replace(case.volume, array=case.volume.array[region], affine=affine),
-        instance_ids=table[ids],
+        instance_ids=slabs.renumbered(ids, numbers),
         class_ids=case.class_ids[numbers - 1],
         attributes=case.attributes[numbers - 1],
         keypoints=case.keypoints[numbers - 1] - origin.astype(np.float32),

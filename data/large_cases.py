@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import objects, resample, sources
+from data import objects, resample, slabs, sources
 from data.atomic import replacing
 from data.cases import Case
 from data.channels import stack_channels
@@ -100,13 +100,13 @@ def _numbered(source, volume, labels, folder, slab_voxels, data_config):
         known = values.astype(np.int32), *objects.unknown(len(numbers), names.attributes, names.keypoints)
         left_out = {}
     else:
-        ids, (numbers, sizes) = read_slab, _present(read_slab, shape, slab_voxels)
+        ids, (numbers, sizes) = read_slab, slabs.present(map(read_slab, slabs.regions(shape, slab_voxels)))
         *known, left_out = objects.described(path, numbers, names)
     stays = sizes >= data_config.min_voxels
     kept_numbers, known = numbers[stays], [values[stays] for values in known]
     dtype = np.min_scalar_type(len(kept_numbers))
     like = np.broadcast_to(dtype.type(0), shape)
-    _write_npy(folder / "ids.npy", like, lambda part: _lookup(ids(part), kept_numbers).astype(dtype), slab_voxels)
+    _write_npy(folder / "ids.npy", like, lambda part: slabs.renumbered(ids(part), kept_numbers), slab_voxels)
     (folder / "components.npy").unlink(missing_ok=True)
     stored = read_volume(folder / "ids.npy", lazy=True).array
     case = Case(source.name, volume, stored, *known, str(source.files.images[0]))
@@ -120,17 +120,6 @@ def _names(data_config):
 def _label_slab(path, array, part):
     """A slab of labels, checked."""
     return objects.label_values(path, array[part])
-
-
-def _present(read_slab, shape, slab_voxels):
-    """[M] int64 numbers above 0 that occur, ascending, and [M] int64 voxels of each."""
-    total = {}
-    for part in _slabs(shape, slab_voxels):
-        for number, count in zip(*np.unique(read_slab(part), return_counts=True), strict=True):
-            total[int(number)] = total.get(int(number), 0) + int(count)
-    total.pop(0, None)
-    numbers = np.array(sorted(total), np.int64)
-    return numbers, np.array([total[number] for number in numbers.tolist()], np.int64)
 
 
 def _components(read_slab, shape, folder, slab_voxels, path, names):
@@ -158,10 +147,9 @@ def _resampled(case, folder, slab_voxels, data_config):
     def ids_at(part):
         return resample.labels_region(ids, spacing, target, part)
 
-    counts = sum(
-        np.bincount(ids_at(part).reshape(-1), minlength=len(case.class_ids) + 1) for part in _slabs(shape, slab_voxels)
-    )
-    case, table, vanished = resample.without_vanished(case, counts[1:], target)
+    count = len(case.class_ids)
+    counts = sum(slabs.voxel_counts(ids_at(part), count) for part in slabs.regions(shape, slab_voxels))
+    case, table, vanished = resample.without_vanished(case, counts, target)
     table = table.astype(np.min_scalar_type(len(case.class_ids)))
     # Written beside and moved into place: the ids on the old grid are read until then.
     with replacing(folder / "ids.npy") as path:
@@ -176,22 +164,10 @@ def _resampled(case, folder, slab_voxels, data_config):
     return replace(case, volume=volume), vanished
 
 
-def _lookup(values, numbers):
-    """The position from 1 of each value in ascending `numbers`; 0 of others."""
-    if not len(numbers):
-        return np.zeros(values.shape, np.int64)
-    if numbers[-1] < 2**24:  # A table is faster than a search.
-        table = np.zeros(max(int(values.max()), int(numbers[-1])) + 1, np.int64)
-        table[numbers] = np.arange(1, len(numbers) + 1)
-        return table[values]
-    place = np.minimum(np.searchsorted(numbers, values), len(numbers) - 1)
-    return np.where(numbers[place] == values, place + 1, 0)
-
-
 def _write_case(folder, case, left_out, slab_voxels):
     array = case.volume.array
     statistics = Statistics(array.shape)
-    for part in _slabs(array.shape, slab_voxels):
+    for part in slabs.regions(array.shape, slab_voxels):
         statistics.add(array[part])
     with replacing(folder / _DONE) as path, path.open("wb") as stream:
         np.savez(
@@ -207,20 +183,13 @@ def _write_case(folder, case, left_out, slab_voxels):
         )
 
 
-def _slabs(shape, voxels):
-    """Regions that cover a volume in z order, each of at most so many voxels, or one plane."""
-    depth = max(1, voxels // math.prod(shape[1:3]))
-    plane = slice(0, shape[1]), slice(0, shape[2])
-    return [(slice(z, min(z + depth, shape[0])), *plane) for z in range(0, shape[0], depth)]
-
-
 def _write_npy(path, like, read, slab_voxels):
     """Writes an array of the shape and dtype of `like` whose slabs `read(region)` gives; zeros take no room on disk."""
     with open(path, "wb") as stream:
         np.lib.format.write_array_header_1_0(
             stream, {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False, "shape": like.shape}
         )
-        for part in _slabs(like.shape, slab_voxels):
+        for part in slabs.regions(like.shape, slab_voxels):
             slab = np.ascontiguousarray(read(part), like.dtype)
             if slab.any():
                 stream.write(slab.data)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import cc3d
 import numpy as np
 
-from data import box_table, instance_table
+from data import box_table, instance_table, slabs
 from data.errors import GridError, InputError
 from data.formats import dicom_seg
 from data.readers import Volume, case_stem, read_volume, volume_suffix
@@ -28,7 +28,7 @@ class Objects(NamedTuple):
     """The M objects of a label file.
 
     Attributes:
-      ids: [Z, Y, X] int32, 0 background, 1..M the objects; an object may have lost all of its voxels to others.
+      ids: [Z, Y, X] integers, 0 background, 1..M the objects; an object may have lost all of its voxels to others.
       numbers: [M] ints, ascending; what the file calls each.
       class_ids: [M] int32 in 1..K.
       attributes: [M, T] float32, NaN where unknown.
@@ -55,12 +55,13 @@ def read_labels(path: Path) -> tuple[np.ndarray, Volume]:
 
 
 def components(path: Path, values: np.ndarray, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The 26-connected components of a volume of classes: ids [Z, Y, X] int32 and class ids [M] int32."""
+    """The 26-connected components of a volume of classes: ids [Z, Y, X] integers and class ids [M] int32."""
     check_classes(path, values, classes)
     ids, num_objects = cc3d.connected_components(values, connectivity=26, return_N=True)
     class_ids = np.zeros(num_objects + 1, np.int32)
-    class_ids[ids] = values  # All voxels of a component have one value.
-    return ids.astype(np.int32), class_ids[1:]
+    for plane, plane_values in zip(ids, values, strict=True):
+        class_ids[plane] = plane_values  # All voxels of a component have one value.
+    return ids, class_ids[1:]
 
 
 def check_classes(path: Path, values: np.ndarray, classes: tuple[str, ...]) -> None:
@@ -72,12 +73,8 @@ def check_classes(path: Path, values: np.ndarray, classes: tuple[str, ...]) -> N
 def from_instances(path: Path, image_path: Path, volume: Volume, names: Names) -> Objects:
     """Objects of a volume of ids, whose classes, attributes and landmarks the JSON beside it tells."""
     values = _labels_of(image_path, path, volume)
-    inside = np.flatnonzero(values)
-    numbers, index = np.unique(values.reshape(-1)[inside], return_inverse=True)
-    ids = np.zeros(values.shape, np.int32)
-    ids.reshape(-1)[inside] = index + 1
-    numbers = numbers.astype(np.int64)
-    return Objects(ids, numbers, *described(path, numbers, names))
+    numbers, _ = slabs.present([values])
+    return Objects(slabs.renumbered(values, numbers), numbers, *described(path, numbers, names))
 
 
 def from_semantic(path: Path, image_path: Path, volume: Volume, names: Names) -> Objects:
@@ -159,9 +156,7 @@ def kept(objects: Objects, min_voxels: int) -> Objects:
     """The objects of at least `min_voxels` voxels, numbered again; `left_out` says how many others there were."""
     counts = voxel_counts(objects)
     stays = counts >= min_voxels
-    ids = objects.ids
-    if not stays.all():
-        ids = np.concatenate([[0], np.where(stays, np.cumsum(stays), 0)]).astype(np.int32)[ids]
+    ids = slabs.renumbered(objects.ids, np.flatnonzero(stays) + 1)
     left_out = {"below_min_voxels": int(np.sum(~stays & (counts > 0)))}
     if np.any(counts == 0):
         left_out["without a voxel"] = int(np.sum(counts == 0))
@@ -171,8 +166,7 @@ def kept(objects: Objects, min_voxels: int) -> Objects:
 
 def voxel_counts(objects: Objects) -> np.ndarray:
     """[M] int64 voxels of each object."""
-    # Slice by slice: bincount makes int64 of what it counts. Without the background: long runs of one number are slow.
-    return sum(np.bincount(ids[ids > 0], minlength=len(objects.numbers) + 1) for ids in objects.ids)[1:]
+    return slabs.voxel_counts(objects.ids, len(objects.numbers))
 
 
 def unknown(num_objects: int, attributes: tuple[str, ...], keypoints: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -208,7 +202,7 @@ def label_values(path, array):
         raise InputError(f"{path}: expected integer labels, got fractions or NaN ({array.dtype})")
     if not (array.min() >= 0 and array.max() < 2**63):
         raise InputError(f"{path}: expected labels in 0..2^63 - 1, got {array.min()} to {array.max()}")
-    return array.astype(np.min_scalar_type(int(array.max())))
+    return array.astype(np.min_scalar_type(int(array.max())), copy=False)
 
 
 def check_same_grid(image_path, path, image, labels, label_shape):

@@ -11,9 +11,6 @@ from data import augment, augmentation, places, records, truth, volumes, warp
 from data import index as indices
 
 _EXAMPLE = ("volume", "instance_ids", "class_ids", "attributes", "keypoints")
-# How many examples are in work at a time: they bound the memory, whatever the machine has. Whole chunks are in it only
-# while a patch is cut out of them, and more than two readers would not make one file faster.
-_READERS, _CHANGERS = 2, 4
 # Draws instead of a damaged record, before the data is taken for damaged as a whole.
 _ATTEMPTS = 20
 _DAMAGED = "expected a whole record"
@@ -72,8 +69,9 @@ def train_batches(
     dataset = tf.data.Dataset.range(start // workers, stop // workers)
     # All of it is written as a graph already; to convert it would take longer than to trace it.
     cut, change = map(tf.autograph.experimental.do_not_convert, (maker.cut, maker.change))
-    dataset = dataset.map(lambda i: cut(i * workers + worker), _READERS, deterministic=True)
-    dataset = dataset.map(change, _CHANGERS, deterministic=True)
+    # These numbers bound the memory, whatever the machine has: a chunk is in it while a patch is cut out of it.
+    dataset = dataset.map(lambda i: cut(i * workers + worker), input_config.num_readers, deterministic=True)
+    dataset = dataset.map(change, input_config.num_augmenters, deterministic=True)
     # Manifests did not always name landmarks: then there are none.
     num_keypoints = len(manifest.get("keypoints", []))
     dataset = dataset.map(lambda e: _with_static_shapes(e, manifest["num_attributes"], num_keypoints))
@@ -131,13 +129,11 @@ class _ExampleMaker:
     def _cut(self, number):
         config = self.config
         serialized, skipped = self._serialized(number)
-        example, read = records.parse_but_volume(serialized)
-        corner = places.random_corner(
-            example, config.patch_size, config.foreground, self._seeds(number)[0], config.foreground_by
-        )
+        example, parts = records.parse_but_voxels(serialized)
+        corner = self._corner(example, parts, self._seeds(number)[0])
         first, size = self._window(example, corner)
-        example["volume"] = volumes.normalized(read(first, size), example, config)
-        example["instance_ids"] = tf.slice(example["instance_ids"], first, size)
+        example["volume"] = volumes.normalized(parts.volume(first, size), example, config)
+        example["instance_ids"] = parts.ids(first, size)
         example["keypoints"] -= tf.cast(first, tf.float32)
         kept = {key: example[key] for key in (*_EXAMPLE, "spacing")}
         if config.augment.paste.probability > 0 or config.augment.mosaic.probability > 0:
@@ -146,9 +142,18 @@ class _ExampleMaker:
             skipped += skipped_too
         return {**kept, "corner": corner - first, "skipped": skipped, "number": number}
 
+    def _corner(self, example, parts, seed):
+        def voxel(instance, seed):
+            return parts.of_ids(lambda ids: places.random_voxel(ids, instance, seed))
+
+        share, by = self.config.foreground, self.config.foreground_by
+        return places.corner_around(
+            example["shape"], example["class_ids"], voxel, self.config.patch_size, share, seed, by
+        )
+
     def _window(self, example, corner):
         """First voxel and size of what a patch at a place may show."""
-        settings, shape = self.config.augment, tf.shape(example["instance_ids"])
+        settings, shape = self.config.augment, example["shape"]
         if settings.mosaic.probability > 0:  # Its crops come from anywhere.
             return tf.zeros([3], tf.int32), shape
         reach = warp.reach(settings.affine, settings.elastic, self.config.patch_size, example["spacing"])

@@ -5,6 +5,8 @@ An example is a dict as in data/augment.py. A seed is an int32 [2] tensor.
 
 import tensorflow as tf
 
+_LINE = 128
+
 
 def random_corner(example, patch_size, foreground, seed, by="instance"):
     """Draws the place of a patch.
@@ -24,21 +26,69 @@ def random_corner(example, patch_size, foreground, seed, by="instance"):
       patch's middle.
     """
     ids = example["instance_ids"]
+
+    def voxel(instance, seed):
+        return random_voxel(tf.reshape(ids, [-1]), instance, seed)
+
+    return corner_around(tf.shape(ids), example["class_ids"], voxel, patch_size, foreground, seed, by)
+
+
+def corner_around(shape, class_ids, voxel, patch_size, foreground, seed, by="instance"):
+    """`random_corner` of an example whose ids need not be there as one tensor.
+
+    Args:
+      shape: [3] int32, of the ids.
+      class_ids: [N] int32.
+      voxel: f(instance int32 in 1..N, seed) -> int32, a row of the flat ids: a voxel of the instance.
+      patch_size, foreground, seed, by: see `random_corner`.
+
+    Returns:
+      [3] int32, the patch's first voxel.
+    """
     seeds = tf.random.experimental.stateless_split(seed, 3)
-    shape = tf.shape(ids)
     size = tf.minimum(shape, patch_size)
     place = tf.random.stateless_uniform([3], seeds[0])
-    num_instances = tf.shape(example["class_ids"])[0]
     wants_foreground = tf.random.stateless_uniform([], seeds[1]) < foreground
+
+    def around_instance():
+        row_seed, voxel_seed = tf.unstack(tf.random.experimental.stateless_split(seeds[2], 2))
+        point = tf.unravel_index(voxel(1 + _draw_row(class_ids, row_seed, by), voxel_seed), shape)
+        return tf.maximum(point - size + 1, 0), tf.minimum(point, shape - size)
+
     lowest, highest = tf.cond(
-        wants_foreground & (num_instances > 0),
-        lambda: _corners_around_instance(ids, example["class_ids"], size, seeds[2], by),
-        lambda: (tf.zeros(3, tf.int32), shape - size),
+        wants_foreground & (tf.size(class_ids) > 0), around_instance, lambda: (tf.zeros(3, tf.int32), shape - size)
     )
     span = tf.cast(highest - lowest + 1, tf.float32)
     # The product may round up to the span itself.
     start = tf.minimum(lowest + tf.cast(place * span, tf.int32), highest)
     return start - (tf.constant(patch_size) - size) // 2
+
+
+def random_voxel(ids, instance, seed):
+    """A voxel of an instance, drawn uniformly, or the first of all where it has none.
+
+    Args:
+      ids: [V] of any integer dtype, which need not hold `instance`.
+      instance: int32 scalar, an id.
+      seed: int32 [2].
+
+    Returns:
+      int32 scalar, a row of ids.
+    """
+    wanted = tf.cast(instance, ids.dtype)
+    # Counts per line, of which none exceeds a byte, and then one line: a list of the voxels would take 8 bytes of each.
+    lines = tf.reshape(tf.pad(ids == wanted, [[0, -tf.size(ids) % _LINE]]), [-1, _LINE])
+    counts = tf.cast(tf.reduce_sum(tf.cast(lines, tf.uint8), axis=1), tf.int32)
+    counts *= tf.cast(tf.cast(wanted, tf.int32) == instance, tf.int32)
+    ends = tf.cumsum(counts)
+    number = tf.random.stateless_uniform([], seed, maxval=tf.maximum(ends[-1], 1), dtype=tf.int32)
+
+    def found():
+        line = tf.searchsorted(ends, [number], side="right")[0]
+        places = tf.cast(tf.where(lines[line])[:, 0], tf.int32)
+        return line * _LINE + places[number - ends[line] + counts[line]]
+
+    return tf.cond(ends[-1] > 0, found, lambda: tf.constant(0))
 
 
 def window(example, corner, size):
@@ -66,21 +116,6 @@ def window(example, corner, size):
         "instance_ids": tf.ensure_shape(ids, size),
         "keypoints": example["keypoints"] - tf.cast(corner, tf.float32),
     }
-
-
-def _corners_around_instance(ids, class_ids, size, seed, by):
-    """Lowest and highest corner ([3] int32 each) of the patches of `size` that hold one voxel of one instance.
-
-    An instance without voxels counts as one that has the volume's first voxel.
-    """
-    seeds = tf.random.experimental.stateless_split(seed, 2)
-    shape = tf.shape(ids)
-    instance = 1 + _draw_row(class_ids, seeds[0], by)
-    voxels = tf.where(tf.reshape(ids, [-1]) == instance)[:, 0]
-    row = tf.random.stateless_uniform([], seeds[1], maxval=tf.maximum(tf.size(voxels), 1), dtype=tf.int32)
-    voxels = tf.cond(tf.size(voxels) > 0, lambda: voxels, lambda: tf.zeros([1], tf.int64))
-    point = tf.unravel_index(tf.cast(voxels[row], tf.int32), shape)
-    return tf.maximum(point - size + 1, 0), tf.minimum(point, shape - size)
 
 
 def _draw_row(class_ids, seed, by):

@@ -1,18 +1,20 @@
 """Cases as TFRecords, and the manifest that says what a folder of them holds; only this file knows feature names."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from data import remote, statistics
+from data import remote, statistics, voxels, wire
 from data.atomic import replacing
 from data.cases import SPLITS
 from data.errors import InputError
@@ -20,8 +22,6 @@ from data.errors import InputError
 FORMAT_VERSION = 2
 MANIFEST, CONVERSION = "manifest.json", "conversion.json"  # written last, and first
 
-# What tf.io.decode_raw reads; a record names its dtype, and the position here picks the decoder.
-_DTYPES = ("uint8", "int8", "uint16", "int16", "int32", "int64", "float16", "float32", "float64")
 _FRAME_BYTES, _FRAME_HEAD_BYTES = 16, 12  # A record follows its length and a checksum; another one ends it.
 _ID_COMPRESSION = 1  # zlib's fastest: at 6 the ids took longer than all else that is done to a case
 _MAX_RECORD_BYTES = 2**31 - 2**20  # A protocol buffer ends at 2 GB.
@@ -62,16 +62,14 @@ def to_example(chunk):
       InputError: voxels that are not finite in float32, a dtype without a lossless stand-in, or more than 2 GB.
     """
     case = chunk.case
-    array = _storable(case)
+    array = voxels.storable(case)
     array = array if array.ndim == 4 else array[..., np.newaxis]
-    ids = case.instance_ids.astype(np.min_scalar_type(int(case.instance_ids.max())))
-    ids = ids if ids.dtype.name in _DTYPES else ids.astype(np.int32)
-    compressed_ids = zlib.compress(_little_endian(ids), _ID_COMPRESSION)
+    ids = voxels.storable_ids(case.instance_ids)
+    compressed_ids = zlib.compress(voxels.to_bytes(ids), _ID_COMPRESSION)
     size = array.nbytes + len(compressed_ids)
     if size > _MAX_RECORD_BYTES:
         raise InputError(f"case {case.name}: expected a volume below 2 GB with its ids, came {size / 2**30:.1f} GB")
     features = {
-        "volume": _bytes(_little_endian(array)),
         "volume_dtype": _bytes(array.dtype.name),
         "volume_shape": _ints(array.shape),
         "instance_ids_zlib": _bytes(compressed_ids),
@@ -92,8 +90,7 @@ def to_example(chunk):
         "name": _bytes(case.name),
         "source": _bytes(Path(case.source).name),
     }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    return example.SerializeToString(deterministic=True)  # Otherwise the features come in the order of a hash table.
+    return wire.example(features, "volume", voxels.to_bytes(array))
 
 
 def parse(serialized):
@@ -110,34 +107,26 @@ def parse(serialized):
       origin [3] int32 voxels (its corner in the case), case_shape [3], chunk and num_chunks int32, instance_numbers [N]
       int32 (those of ids 1..N in the whole case), intensity [C, S] float32 of the whole case (data/statistics.py).
     """
-    example, read = parse_but_volume(serialized)
-    return {"volume": read(tf.zeros([3], tf.int32), tf.shape(example["instance_ids"])), **example}
+    example, parts = parse_but_voxels(serialized)
+    whole = tf.zeros([3], tf.int32), example.pop("shape")
+    return {"volume": parts.volume(*whole), "instance_ids": parts.ids(*whole), **example}
 
 
-def parse_but_volume(serialized):
-    """What `parse` returns of one record without its volume, and how to read a part of that.
+def parse_but_voxels(serialized):
+    """What `parse` returns of one record without its volume and its ids, and how to read parts of them.
 
     Args:
       serialized: scalar string, from `to_example`.
 
     Returns:
-      dict, and f(first [3] int32, size [3] int32) -> [*size, C] float32: only that part is cast, which saves most of
+      dict, with shape [3] int32 beside, and Parts: what is not read of them is not decoded either, which saves most of
       the time and memory where a patch is much smaller than its chunk.
     """
     record = tf.io.parse_single_example(serialized, _FEATURES)
     shape = tf.cast(record["volume_shape"], tf.int32)
-    ids = tf.io.decode_compressed(record["instance_ids_zlib"], "ZLIB")
     num_instances = tf.size(record["class_ids"], tf.int64)
-
-    def read(first, size):
-        def part(flat):
-            return tf.slice(tf.reshape(flat, shape), tf.concat([first, [0]], 0), tf.concat([size, [-1]], 0))
-
-        volume = _decode(record["volume"], record["volume_dtype"], tf.float32, part)
-        return tf.ensure_shape(volume, [None, None, None, None])
-
     return {
-        "instance_ids": tf.reshape(_decode(ids, record["instance_ids_dtype"], tf.int32), shape[:3]),
+        "shape": shape[:3],
         "class_ids": tf.cast(record["class_ids"], tf.int32),
         "attributes": tf.reshape(record["attributes"], [num_instances, record["num_attributes"]]),
         "keypoints": tf.reshape(record["keypoints"], [num_instances, record["num_keypoints"], 3]),
@@ -148,7 +137,29 @@ def parse_but_volume(serialized):
         "intensity": tf.reshape(record["intensity"], [shape[3], len(statistics.NAMES)]),
         "name": record["name"],
         "source": record["source"],
-    }, read
+    }, _parts(record, shape)
+
+
+class Parts(NamedTuple):
+    """Readers of the voxels of one record.
+
+    volume: f(first [3] int32, size [3] int32) -> [*size, C] float32.
+    ids: f(first, size) -> [*size] int32.
+    of_ids: f(function) -> what that returns, int32, of all ids [Z * Y * X] in the dtype in which they are stored.
+    """
+
+    volume: Callable
+    ids: Callable
+    of_ids: Callable
+
+
+def _parts(record, shape):
+    ids = tf.io.decode_compressed(record["instance_ids_zlib"], "ZLIB"), record["instance_ids_dtype"]
+    return Parts(
+        volume=functools.partial(voxels.part, record["volume"], record["volume_dtype"], shape),
+        ids=functools.partial(voxels.ids_part, *ids, shape[:3]),
+        of_ids=functools.partial(voxels.of_ids, *ids),
+    )
 
 
 def feature_specs():
@@ -211,11 +222,17 @@ def write_shard(path: Path, chunks: Iterable, classes) -> dict:
 def _listed(chunk, example, classes):
     counts = np.bincount(chunk.case.class_ids, minlength=len(classes) + 1)[1:]
     return {
-        "hash": int(tf.strings.to_hash_bucket_fast(example, 2**62)),
+        "hash": _hash(example),
         "case": chunk.case.name,
         "chunk": chunk.number,
         "instances": dict(zip(classes, counts.tolist(), strict=True)),
     }
+
+
+def _hash(example):
+    """What tf.strings.to_hash_bucket_fast(example, 2**62) gives, for which the bytes would be copied more often."""
+    fingerprint = tf.fingerprint(np.frombuffer(example, np.uint8)[np.newaxis])  # [1, 8] uint8, little-endian
+    return int.from_bytes(fingerprint.numpy().tobytes(), "little") % 2**62
 
 
 def project_version():
@@ -301,44 +318,6 @@ def check_patch(manifest, patch_size):
             f"records: expected chunks made for input.patch_size {list(patch_size)}, came those for {made_for}; "
             "convert the source again"
         )
-
-
-def _storable(case):
-    """The case's voxels in a dtype of _DTYPES that holds each of them exactly."""
-    array = case.volume.array
-    if array.dtype.kind == "f" and not _fits_float32(array):
-        raise InputError(f"case {case.name}: expected finite voxels within float32, came NaN or infinite ones")
-    if array.dtype.name in _DTYPES:
-        return array
-    if array.dtype == bool:
-        return array.astype(np.uint8)
-    wide = {"u": np.int64, "f": np.float64}.get(array.dtype.kind)
-    wider = None if wide is None else array.astype(wide)
-    # Unsigned values beyond int64 come out negative.
-    if wider is None or wider.min() < min(array.min(), 0) or not np.array_equal(wider, array):
-        raise InputError(f"case {case.name}: expected voxels of {', '.join(_DTYPES)}, came {array.dtype}")
-    narrow = wider.dtype.kind == "i" and wider.max() <= np.iinfo(np.int32).max
-    return wider.astype(np.int32) if narrow else wider
-
-
-def _fits_float32(array):
-    # NaN fails both comparisons; a minimum and a maximum need no temporary copy.
-    return -np.finfo(np.float32).max <= array.min() and array.max() <= np.finfo(np.float32).max
-
-
-def _decode(data, dtype, out_type, part=lambda flat: flat):
-    """A part of raw bytes of a dtype of _DTYPES, named by a string tensor, as `out_type`; all of it is flat."""
-
-    def decoder(name):
-        return lambda: tf.cast(part(tf.io.decode_raw(data, tf.as_dtype(name))), out_type)
-
-    # An unknown name has no row here, so that indexing raises.
-    index = tf.where(tf.equal(tf.constant(_DTYPES), dtype))[0, 0]
-    return tf.switch_case(tf.cast(index, tf.int32), [decoder(name) for name in _DTYPES])
-
-
-def _little_endian(array):
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def _bytes(value):

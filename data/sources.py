@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import headers, splits, synthetic
+from data import headers, slabs, splits, synthetic
 from data.cases import SPLITS, Case, CaseFiles, find_cases, load_case
 from data.errors import InputError
 from data.objects import unknown
@@ -91,8 +91,8 @@ def _draw(source, data_config):
     """A case of the synthetic source, of which no landmarks are known, and what was left out."""
     kind = synthetic.kind_of(data_config.source)
     image, ids, class_ids, measured, spacing = synthetic.draw(kind, data_config.synthetic, source.index)
-    kept = np.bincount(ids.ravel(), minlength=len(class_ids) + 1)[1:] >= data_config.min_voxels
-    ids = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)[ids]
+    kept = slabs.voxel_counts(ids, len(class_ids)) >= data_config.min_voxels
+    ids = slabs.renumbered(ids, np.flatnonzero(kept) + 1)
     order = np.array([0] + [1 + list(data_config.classes).index(name) for name in synthetic.CLASSES[kind]], np.int32)
     class_ids = order[class_ids[kept]]
     values, points = unknown(len(class_ids), data_config.attributes, data_config.keypoints)

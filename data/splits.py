@@ -2,14 +2,17 @@
 
 import csv
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
 
-from data import box_table, hits, instance_table, objects
+from data import box_table, hits, instance_table, objects, slabs
+from data.components import SlabComponents
 from data.errors import InputError
 from data.formats import dicom_seg
 from data.objects import Names, file_stem, some
+from data.readers import read_volume
 
 SPLITS = ("train", "val", "test")
 
@@ -92,14 +95,14 @@ def class_counts(files, data_config) -> np.ndarray:
     """How many objects of each class [K] a case has, from its labels alone.
 
     The JSON beside labels, a table of boxes and the header of a DICOM segmentation tell it at once; other label
-    volumes and tables of hits are read.
+    volumes are read, slab by slab where their format can (see `data.readers.read_volume`), and so are tables of hits.
     """
     path, names = files.labels, Names(tuple(data_config.classes))
     json_path = path.with_name(f"{file_stem(path)}.json")
     if data_config.labels == "boxes":
         class_ids = box_table.read_class_ids(path, names.classes)
     elif data_config.labels == "semantic":
-        class_ids = objects.components(path, objects.read_labels(path)[0], names.classes)[1]
+        class_ids = _classes_of_components(path, names, data_config)
     elif json_path.exists():
         class_ids = [class_id for class_id, *_ in instance_table.read(json_path, *names)[0].values()]
     elif data_config.labels == "hits":
@@ -109,9 +112,24 @@ def class_counts(files, data_config) -> np.ndarray:
         known = objects.segment_classes(labels, names)
         class_ids = objects.described(path, np.array(sorted(labels), np.int64), names, known)[0]
     else:
-        values = np.unique(objects.read_labels(path)[0])
-        class_ids = objects.described(path, values[values > 0].astype(np.int64), names)[0]
+        numbers, _ = slabs.present(_label_slabs(path, data_config))
+        class_ids = objects.described(path, numbers, names)[0]
     return np.bincount(class_ids, minlength=len(names.classes) + 1)[1:]
+
+
+def _classes_of_components(path, names, data_config):
+    found = SlabComponents()
+    for values in _label_slabs(path, data_config):
+        objects.check_classes(path, values, names.classes)
+        found.add(values)
+    return found.finish()[1]
+
+
+def _label_slabs(path, data_config):
+    """Yields a volume of labels in slabs of no more voxels than a chunk."""
+    array = read_volume(path, lazy=True).array
+    for part in slabs.regions(array.shape, math.prod(data_config.chunk_size)):
+        yield objects.label_values(path, array[part])
 
 
 def read_split_file(path: Path, images: dict[str, tuple[Path, ...]], labels: dict[str, Path]) -> dict[str, str]:

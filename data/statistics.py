@@ -7,7 +7,7 @@ import numpy as np
 NAMES = ("mean", "std", "min", "max", "p0.5", "p5", "p50", "p95", "p99.5", "reserved")
 _PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
 MAX_SAMPLE = 2**18  # voxels; percentiles of larger volumes are those of evenly chosen ones, at most so many
-_BLOCK = 2**18  # voxels that are worked on at a time, which stay in the processor's cache
+_BLOCK = 2**16  # voxels that are worked on at a time, which stay in the processor's cache
 
 
 def of_array(array):
@@ -35,16 +35,17 @@ class Statistics:
     def add(self, slab):
         """Takes the next slab, [z, Y, X] or [z, Y, X, C]."""
         voxels = slab.reshape(-1, self._channels)
-        self._sample.append(voxels[-self._seen % self._step :: self._step].astype(np.float64))
-        self._min = np.minimum(self._min, voxels.min(axis=0))
-        self._max = np.maximum(self._max, voxels.max(axis=0))
         for start in range(0, len(voxels), _BLOCK):
-            self._add_moments(voxels[start : start + _BLOCK].astype(np.float64))
+            block = voxels[start : start + _BLOCK]
+            self._sample.append(block[-self._seen % self._step :: self._step].copy())
+            self._min = np.minimum(self._min, block.min(axis=0))
+            self._max = np.maximum(self._max, block.max(axis=0))
+            self._add_moments(block.astype(np.float64))
 
     def result(self):
         """[C, len(NAMES)] float32."""
         std = np.sqrt(self._squares / self._seen)
-        percentiles = np.percentile(np.concatenate(self._sample), _PERCENTILES, axis=0)
+        percentiles = _percentiles(np.concatenate(self._sample))
         rows = [self._mean, std, self._min, self._max, *percentiles, np.zeros(self._channels)]
         return np.stack(rows, axis=1).astype(np.float32)
 
@@ -56,3 +57,13 @@ class Statistics:
         self._squares += np.einsum("vc,vc->c", block, block) + difference**2 * self._seen * len(block) / seen
         self._mean += difference * len(block) / seen
         self._seen = seen
+
+
+def _percentiles(voxels):
+    """[len(_PERCENTILES), C] of voxels [n, C], as np.percentile gives them of float64, sorted in their own dtype."""
+    place = np.array(_PERCENTILES) / 100 * (len(voxels) - 1)
+    low = np.floor(place).astype(int)
+    high = np.minimum(low + 1, len(voxels) - 1)
+    ordered = np.partition(voxels, np.union1d(low, high), axis=0)
+    below, above = ordered[low].astype(np.float64), ordered[high].astype(np.float64)
+    return below + (above - below) * (place - low)[:, np.newaxis]

@@ -75,6 +75,8 @@ WRONG = [
     ("input.channels", 0, ">= 1"),
     ("input.max_instances", 0, ">= 1"),
     ("input.min_visible_voxels", 0, ">= 1"),
+    ("input.num_readers", 0, ">= 1"),
+    ("input.num_augmenters", 0, ">= 1"),
     ("input.augment.blur.probability", -0.1, SHARE),
     ("input.normalization", "robust", "one of zscore, minmax, percentile, window, dataset, none"),
     ("input.window", (3.0, 3.0), "two finite numbers (low, high), low < high"),

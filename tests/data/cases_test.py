@@ -142,7 +142,8 @@ class LoadInstancesTest:
         expected = np.zeros(SHAPE, np.int32)
         for new_id, old_id in enumerate((2, 9, 70000), start=1):
             expected[instances() == old_id] = new_id
-        assert case.instance_ids.dtype == case.class_ids.dtype == np.int32
+        assert case.instance_ids.dtype.kind in "iu"
+        assert case.class_ids.dtype == np.int32
         np.testing.assert_array_equal(case.instance_ids, expected)
         np.testing.assert_array_equal(case.class_ids, [1, 2, 1])
         assert (case.attributes.shape, case.attributes.dtype) == ((3, 0), np.float32)

@@ -16,11 +16,30 @@ SHAPE = (9, 11, 14)
 PATCH = (6, 8, 4)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def unoptimised():
+    """Graphs as they are written: what each is used for here takes less time than to optimise it."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A folder of 5 + 3 synthetic cases with its manifest; the training split is in several shards."""
     folder = tmp_path_factory.mktemp("made") / "records"
     return folder, make_records(folder, num_train=5, num_val=3, one_shard_each=True)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    return make_measured_records(tmp_path_factory.mktemp("measured"))
+
+
+@pytest.fixture(scope="module")
+def cases(made):
+    """The whole volumes of the validation split."""
+    return list(volumes.of_split(*made, "val", input_config()))
 
 
 def make_records(folder, *, num_train, num_val=0, one_shard_each=False, **settings):
@@ -112,7 +131,7 @@ def assert_measured(ids, volume, attributes, keypoints):
 
 
 class TrainBatchesTest:
-    @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1), (3, 2, 2)])
+    @pytest.mark.parametrize("mosaic", [(1, 1, 1), (3, 2, 2)])
     def test_static_shapes(self, made, mosaic):
         batches = pipeline.train_batches(*made, input_config(mosaic=mosaic), batch_size=2, seed=0)
         spec = {key: (tuple(value.shape), value.dtype.name) for key, value in batches.element_spec.items()}
@@ -141,23 +160,11 @@ class TrainBatchesTest:
                 num_truths += valid.sum()
         assert num_truths > 20
 
-    def test_same_seed_same_batches(self, made):
-        def batches(seed):
-            config = input_config(patch_size=(6, 8, 6), rotate_planes=((0, 2),), augment=augment_schema.Augment())
-            return first(pipeline.train_batches(*made, config, batch_size=2, seed=seed), 8)
-
-        ours = batches(3)
-        assert_equal_batches(ours, batches(3))
-        other = batches(4)
+    @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 2)])
+    def test_another_seed_gives_other_batches(self, made, mosaic):
+        config = input_config(mosaic=mosaic)
+        ours, other = (first(pipeline.train_batches(*made, config, batch_size=2, seed=seed), 5) for seed in (3, 4))
         assert all((a["volume"] != b["volume"]).any() for a, b in zip(ours, other, strict=True))
-
-    def test_same_seed_same_mosaics(self, made):
-        def batches(seed):
-            config = input_config(mosaic=(1, 2, 2))
-            return first(pipeline.train_batches(*made, config, batch_size=1, seed=seed), 5)
-
-        assert_equal_batches(batches(3), batches(3))
-        assert (batches(3)[0]["volume"] != batches(4)[0]["volume"]).any()
 
     def test_an_epoch_holds_every_case_once_and_comes_in_a_new_order(self, made):
         config = plain(patch_size=SHAPE, foreground=0.0, normalization="none")
@@ -211,11 +218,11 @@ class TrainBatchesTest:
             assert set(np.unique(batch["instance_ids"])) == {0, 1}
 
     @pytest.mark.parametrize("mosaic", [(1, 1, 1), (2, 1, 2)])
-    def test_attributes_and_landmarks_go_with_their_instances_and_unknown_ones_stay_unknown(self, tmp_path, mosaic):
+    def test_attributes_and_landmarks_go_with_their_instances_and_unknown_ones_stay_unknown(self, measured, mosaic):
         config = input_config(
             patch_size=(12, 10, 12), mosaic=mosaic, max_instances=9, normalization="none", rotate_planes=((0, 2),)
         )
-        batches = pipeline.train_batches(*make_measured_records(tmp_path), config, batch_size=2, seed=0)
+        batches = pipeline.train_batches(*measured, config, batch_size=2, seed=0)
         assert batches.element_spec["keypoints"].shape == (2, 9, 2, 3)
         assert batches.element_spec["keypoints_valid"].shape == (2, 9, 2)
         unknown = shown = 0
@@ -233,9 +240,8 @@ class TrainBatchesTest:
         assert unknown > 5
         assert shown > 5
 
-    @pytest.mark.parametrize(("one_shard_each", "workers"), [(True, 2), (False, 3)])
-    def test_workers_share_every_epoch_and_see_what_one_would(self, tmp_path, one_shard_each, workers):
-        manifest = make_records(tmp_path / "out", num_train=6, one_shard_each=one_shard_each)
+    def test_workers_share_every_epoch_and_see_what_one_would(self, tmp_path, workers=3):
+        manifest = make_records(tmp_path / "out", num_train=6, one_shard_each=True)
         config = plain(patch_size=SHAPE, foreground=0.0, normalization="none")
 
         def epochs(batch_size, **share):
@@ -254,13 +260,18 @@ class TrainBatchesTest:
             seen = [np.ravel(share)[epoch * steps : (epoch + 1) * steps].tolist() for share in shares]
             assert len(set(np.ravel(seen))) == 6
 
-    @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1)])
+    @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 2)])
     def test_a_run_that_goes_on_sees_what_it_would_have_seen(self, made, mosaic):
+        """Also: the same seed gives the same batches, with every step of augmentation and any number of readers."""
         config = input_config(mosaic=mosaic, patch_size=(6, 8, 6), rotate_planes=((0, 2),))
-        config.augment.paste.probability = config.augment.contrast.probability = 1.0
+        if mosaic == (1, 1, 1):
+            config.augment = augment_schema.Augment()
+            config.augment.paste.probability = 1.0
+        config.augment.contrast.probability = 1.0
         whole = first(pipeline.train_batches(*made, config, batch_size=2, seed=3), 7)
-        rest = first(pipeline.train_batches(*made, config, batch_size=2, seed=3, start=8), 3)
-        assert_equal_batches(whole[4:], rest)
+        config.num_readers, config.num_augmenters = 3, 2
+        rest = first(pipeline.train_batches(*made, config, batch_size=2, seed=3, start=4), 5)
+        assert_equal_batches(whole[2:], rest)
 
     def test_instances_of_other_cases_are_pasted(self, made):
         config = plain(patch_size=SHAPE, max_instances=20, normalization="none")
@@ -387,12 +398,11 @@ class TrainBatchesTest:
 
 
 class VolumesTest:
-    def test_whole_volumes_in_order(self, made):
+    def test_whole_volumes_in_order(self, made, cases):
         folder, manifest = made
-        found = list(volumes.of_split(folder, manifest, "val", input_config()))
-        assert [volume["name"] for volume in found] == [f"shapes_0_{i:05d}" for i in (5, 6, 7)]
+        assert [volume["name"] for volume in cases] == [f"shapes_0_{i:05d}" for i in (5, 6, 7)]
         serialized = tf.data.TFRecordDataset(records.shard_paths(folder, manifest, "val"))
-        for volume, record in zip(found, serialized, strict=True):
+        for volume, record in zip(cases, serialized, strict=True):
             source = {key: value.numpy() for key, value in records.parse(record).items()}
             expected = (source["volume"] - source["volume"].mean()) / source["volume"].std()
             np.testing.assert_allclose(volume["volume"], expected, atol=1e-4)
@@ -403,13 +413,12 @@ class VolumesTest:
                 np.testing.assert_array_equal(box, [*places.min(0), *(places.max(0) + 1)])
             assert volume["boxes"].shape == (len(source["class_ids"]), 6)
 
-    def test_mosaics_lose_no_case_and_are_the_same_every_time(self, made):
+    def test_mosaics_lose_no_case_and_are_the_same_every_time(self, made, cases):
         folder, manifest = made
         size = SHAPE
         config = input_config(patch_size=(size[0], 2 * size[1], size[2]), mosaic=(1, 2, 1))
         found = list(volumes.of_split(folder, manifest, "val", config))
         assert [volume["name"] for volume in found] == ["mosaic_00000", "mosaic_00001"]
-        cases = list(volumes.of_split(folder, manifest, "val", input_config()))
         num_instances = [len(case["class_ids"]) for case in cases]
         assert [len(v["class_ids"]) for v in found] == [num_instances[0] + num_instances[1], num_instances[2]]
         for n, case in enumerate(cases):
@@ -427,22 +436,22 @@ class VolumesTest:
         for ours, theirs in zip(found, volumes.of_split(folder, manifest, "val", config), strict=True):
             assert_equal_batches([ours], [theirs])
 
-    def test_mosaic_classes_go_with_their_instances(self, made):
+    def test_mosaic_classes_go_with_their_instances(self, made, cases):
         folder, manifest = made
         config = input_config(patch_size=(SHAPE[0], 3 * SHAPE[1], SHAPE[2]), mosaic=(1, 3, 1))
         (found,) = volumes.of_split(folder, manifest, "val", config)
         kinds = set()
-        for case in volumes.of_split(folder, manifest, "val", input_config()):
+        for case in cases:
             sizes = np.bincount(case["instance_ids"].ravel())[1:]
             kinds |= set(zip(case["class_ids"].tolist(), sizes.tolist(), strict=True))
         sizes = np.bincount(found["instance_ids"].ravel())[1:]
         assert set(zip(found["class_ids"].tolist(), sizes.tolist(), strict=True)) == kinds
 
     @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1)])
-    def test_attributes_and_landmarks_go_with_their_instances_and_unknown_ones_stay_unknown(self, tmp_path, mosaic):
+    def test_attributes_and_landmarks_go_with_their_instances_and_unknown_ones_stay_unknown(self, measured, mosaic):
         patch_size = tuple(m * size for m, size in zip(mosaic, SHAPE, strict=True))
         config = input_config(patch_size=patch_size, mosaic=mosaic, normalization="none")
-        found = list(volumes.of_split(*make_measured_records(tmp_path), "val", config))
+        found = list(volumes.of_split(*measured, "val", config))
         for volume in found:
             measured = (volume[key] for key in ("instance_ids", "volume", "attributes", "keypoints"))
             assert assert_measured(*measured) == len(volume["class_ids"]) > 0

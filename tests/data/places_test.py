@@ -55,6 +55,35 @@ class RandomCornerTest:
         assert 0 <= corner[2] <= 7
 
 
+class RandomVoxelTest:
+    IDS = np.zeros(300, np.uint8)
+    IDS[[3, 127, 128, 299]] = 7
+    IDS[5] = 44
+
+    def drawn(self, ids, instance, count=200):
+        """{row: how often}."""
+        draw = tf.function(lambda i: places.random_voxel(tf.constant(ids), tf.constant(instance), tf.stack([3, i])))
+        rows, counts = np.unique([int(draw(tf.constant(i))) for i in range(count)], return_counts=True)
+        return dict(zip(rows.tolist(), counts.tolist(), strict=True))
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+    def test_each_voxel_comes_equally_often(self, dtype):
+        counts = self.drawn(self.IDS.astype(dtype), 7)
+        assert set(counts) == {3, 127, 128, 299}
+        # 200 draws, each with probability 1 / 4: four standard deviations.
+        assert all(abs(count - 50) < 4 * (200 * 0.25 * 0.75) ** 0.5 for count in counts.values())
+
+    def test_a_whole_line_of_an_instance(self):
+        counts = self.drawn(np.full(130, 9, np.uint8), 9)
+        assert set(counts) <= set(range(130))
+        assert len(counts) > 80  # 130 (1 - e^(-200 / 130)) = 102 are expected
+
+    @pytest.mark.parametrize("instance", [8, 300])
+    def test_without_voxels_it_is_the_first(self, instance):
+        """Modulo 256 the second one is the id of another instance."""
+        assert self.drawn(self.IDS, instance, 5) == {0: 5}
+
+
 class WindowTest:
     def test_inside(self):
         found = places.window(make_example(), tf.constant([1, 2, 3]), (2, 3, 4))

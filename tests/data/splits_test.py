@@ -9,6 +9,7 @@ from configs import schema
 from data import splits
 from data.cases import CaseFiles
 from data.errors import InputError
+from data.lazy import LazyArray
 from data.splits import SPLITS, assign, class_counts, distribute
 from data.writers import write_volume
 
@@ -214,6 +215,27 @@ class ClassCountsTest:
         assert self.count(tmp_path, self.values()) == [2]
         with pytest.raises(InputError, match=r"expected a_labels.json beside it, which tells the classes"):
             self.count(tmp_path, self.values(), classes=("a", "b"))
+
+    @pytest.mark.parametrize("labels", ["semantic", "instances"])
+    @pytest.mark.parametrize("chunk_size", [(1, 1, 1), (2, 7, 12), (64, 64, 64)])
+    def test_slabs_of_a_chunk_give_what_the_whole_gives(self, tmp_path, monkeypatch, labels, chunk_size):
+        values, read = np.zeros(SHAPE, np.uint16), []
+        values[0:4, 1, 2] = 1  # through several slabs
+        values[1, 5, 3:9], values[4, 5, 3], values[3, 0, 0] = 2, 2, 300 if labels == "instances" else 1
+        write_volume(tmp_path / "a.nii", values, (1, 1, 1))
+        whole = LazyArray.__getitem__
+
+        def reading(array, key):
+            found = whole(array, key)
+            read.append(found.shape[0])
+            return found
+
+        monkeypatch.setattr(LazyArray, "__getitem__", reading)
+        files = CaseFiles("a", (), tmp_path / "a.nii", None)
+        classes = ("a", "b") if labels == "semantic" else ("a",)
+        config = config_of(labels=labels, classes=classes, chunk_size=chunk_size)
+        assert class_counts(files, config).tolist() == ([2, 2] if labels == "semantic" else [3])
+        assert read == {1: [1] * 5, 2: [2, 2, 1], 64: [5]}[chunk_size[0]]
 
     def test_boxes(self, tmp_path):
         path = tmp_path / "a.csv"
