@@ -1,10 +1,17 @@
-"""Conversion against reading the same sources and doing nothing: `python -m benchmarks.convert`."""
+"""Conversion against reading the same sources and doing nothing: `python -m benchmarks.convert`.
+
+Both by one process and by a pool of two that has started; with the sources in the page cache, and with their pages
+given back before every run, so that they come from the disk. What is written goes to the page cache.
+"""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import concurrent.futures
+import functools
 import json
+import multiprocessing
 import shutil
 import sys
 import tempfile
@@ -15,24 +22,25 @@ import numpy as np
 from benchmarks.measure import medians
 from benchmarks.report import Limit, limit_table
 from configs import schema
-from data import convert, sources
+from data import convert, shards, sources
 from data.readers import read_volume
 from data.writers import write_volume
 
-SHAPE = (96, 256, 256)
+SHAPE, COUNT = (96, 256, 256), 4
 SUFFIXES = (".nii.gz", ".nii")
+LIMIT = round(1 / 0.7, 2)  # times what reading takes: 70 % of its rate
 
 
-def write_source(folder, suffix, count=4):
+def write_source(folder, suffix, shape=SHAPE):
     """CT-like int16 volumes with 40 balls; blurred noise, which compresses about as CT does."""
     rng = np.random.default_rng(0)
-    grid = np.ogrid[tuple(slice(0, n) for n in SHAPE)]
-    for number in range(count):
-        ids = np.zeros(SHAPE, np.uint8)
+    grid = np.ogrid[tuple(slice(0, n) for n in shape)]
+    for number in range(COUNT):
+        ids = np.zeros(shape, np.uint8)
         for i in range(40):
-            centre, radius = rng.uniform(0, SHAPE), rng.uniform(4, 14)
+            centre, radius = rng.uniform(0, shape), rng.uniform(4, 14)
             ids[sum((axis - c) ** 2 for axis, c in zip(grid, centre, strict=True)) < radius**2] = i + 1
-        image = (rng.normal(40, 15, SHAPE) + 100 * (ids > 0)).astype(np.int16)
+        image = (rng.normal(40, 15, shape) + 100 * (ids > 0)).astype(np.int16)
         name = f"case{number}_train"
         write_volume(folder / "images" / f"{name}{suffix}", image, (1.0, 1.0, 1.0))
         write_volume(folder / "labels" / f"{name}{suffix}", ids, (1.0, 1.0, 1.0))
@@ -40,29 +48,61 @@ def write_source(folder, suffix, count=4):
         (folder / "labels" / f"{name}.json").write_text(json.dumps(classes))
 
 
-def measure():
-    """Limit rows: seconds of a conversion by one process over those of reading every image and label file."""
-    rows = []
-    for suffix in SUFFIXES:
-        with tempfile.TemporaryDirectory() as folder:
-            source, output = Path(folder) / "source", Path(folder) / "out"
-            write_source(source, suffix)
-            config = schema.Data(source=str(source), classes=("lesion",))
-
-            def read(config=config):
-                for case in sources.find(config):
-                    for path in (*case.files.images, case.files.labels):
-                        read_volume(path)
-
-            def write(config=config, output=output):
-                shutil.rmtree(output, ignore_errors=True)
-                convert.convert(config, output, progress=False)
-
-            seconds, reading = medians(write, read, repeats=5)
-            megabytes = 4 * np.prod(SHAPE) * 3 / 1e6
-            work = f"conversion of {suffix}, {megabytes / seconds:.0f} MB/s, against reading the files"
-            rows.append(Limit(work, seconds / reading, 1 / 0.7, "x its time"))
+def measure(shape=SHAPE, repeats=5):
+    """Limit rows: seconds of conversions over those of reading every image and label file."""
+    rows, spawn = [], multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as pool:
+        for suffix in SUFFIXES:
+            with tempfile.TemporaryDirectory() as folder:
+                write_source(Path(folder) / "source", suffix, shape)
+                rows += _rows(suffix, Path(folder), pool, COUNT * np.prod(shape) * 3 / 1e6, repeats)
     return rows
+
+
+def _rows(suffix, folder, pool, megabytes, repeats):
+    # A shard for every case, so that two processes have something to do.
+    config = schema.Data(source=str(folder / "source"), classes=("lesion",), shard_megabytes=1)
+    found, output = sources.find(config), folder / "out"
+    planned = shards.plan(found, config, None)
+    write_one = functools.partial(shards.write, folder=output, data_config=config, patch_size=None)
+
+    def one_converts():
+        shutil.rmtree(output, ignore_errors=True)
+        convert.convert(config, output, progress=False)
+
+    def two_convert():
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir()
+        list(pool.map(write_one, planned))
+
+    pairs = {
+        "one process": (one_converts, lambda: list(map(_read, found))),
+        "two processes": (two_convert, lambda: list(pool.map(_read, found))),
+    }
+    rows = []
+    for workers, (write, read) in pairs.items():
+        for place, before in (("page cache", lambda: None), ("disk", lambda: _forget(found))):
+            _, seconds, _, reading = medians(before, write, before, read, repeats=repeats)
+            work = f"conversion of {suffix} from the {place} by {workers}, {megabytes / seconds:.0f} MB/s"
+            rows.append(Limit(f"{work}, against reading the files", seconds / reading, LIMIT, "x its time"))
+    return rows
+
+
+def _paths(case):
+    return *case.files.images, case.files.labels
+
+
+def _read(case):
+    for path in _paths(case):
+        read_volume(path)
+
+
+def _forget(found):
+    """Takes the files of cases out of the page cache."""
+    for path in (path for case in found for path in _paths(case)):
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())  # What has not been written cannot be given back.
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def main():

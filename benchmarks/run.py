@@ -1,4 +1,4 @@
-"""Measures ops and networks against their peers, writes what came out: `python -m benchmarks.run` (`make bench`)."""
+"""Measures ops, networks and data against their peers, writes the tables: `python -m benchmarks.run` (`make bench`)."""
 
 import os
 
@@ -9,7 +9,7 @@ import sys
 
 import tensorflow as tf
 
-from benchmarks import boxes, masks, measure, network, nms3d, report, roi_align3d
+from benchmarks import augment, boxes, convert, masks, measure, network, nms3d, pipeline, report, roi_align3d
 
 RESULTS = pathlib.Path(__file__).with_name("RESULTS.md")
 TITLES = {nms3d: "NMS3D", roi_align3d: "ROIAlign3D", boxes: "IoU matrix", masks: "Masks and instances"}
@@ -25,7 +25,13 @@ def main():
             rows += new
     bandwidth, flops = measure.bytes_per_second(), measure.flops_per_second()
     network_tables = network.tables()
-    text = f"""# Ops and network against their peers
+    print("measuring: conversion", flush=True)
+    conversions = convert.measure()
+    print("measuring: input pipeline", flush=True)
+    pipeline_tables = "\n".join([*pipeline.speed(), "", *pipeline.memory()])
+    print("measuring: augmentation", flush=True)
+    augmentation_tables = augment.tables()
+    text = f"""# Ops, network and data against their peers
 
 Made by `make bench`. {measure.machine()}.
 Medians of runs that take turns in one process; memory is the peak of a process of its own beyond its inputs, the result
@@ -59,6 +65,27 @@ with the steps. Times by part and by kind of operation are forward and backward 
 with one operation at a time.
 
 {network_tables}
+
+## Conversion
+
+int16 volumes of {" x ".join(map(str, convert.SHAPE))} voxels with ids of 40 balls, against `read_volume` of every image
+and label file and nothing else; the two take turns. Two processes are those of a pool that has started. From the disk:
+the pages of the sources are given back before every run.
+
+{report.limit_table(conversions)}
+
+## Input pipeline
+
+One epoch out of the page cache, beside reading the same bytes and casting them with NumPy; shares are of its speed.
+Below, the peak of a process of its own.
+
+{pipeline_tables}
+
+## Augmentation
+
+Patches of 96³ out of a case of 128³ on one core, beside batchgenerators. Targets are held against the processor's time.
+
+{augmentation_tables}
 """
     RESULTS.write_text(text)
     print(text)
