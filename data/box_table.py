@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from data import instance_table
+from data import instance_table, slabs
 from data.errors import InputError
 from data.lazy import check_memory
 
@@ -91,7 +91,7 @@ def boxes_to_ids(path, boxes, shape):
     sizes = np.prod(hi - lo, axis=1)
     for i in np.lexsort((-np.arange(len(boxes)), -sizes)):
         ids[tuple(map(slice, lo[i], hi[i]))] = i + 1
-    visible = np.bincount(ids.reshape(-1), minlength=len(boxes) + 1)[1:]
+    visible = slabs.voxel_counts(ids, len(boxes))
     return ids, sizes - visible
 
 

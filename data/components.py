@@ -3,6 +3,8 @@
 import cc3d
 import numpy as np
 
+from data import slabs
+
 _NEIGHBOURS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 
 
@@ -32,7 +34,7 @@ class SlabComponents:
         first = len(self._parents)
         labels = np.where(found, found.astype(np.uint32) + np.uint32(first - 1), np.uint32(0))
         self._parents.extend(range(first, first + count))
-        self._sizes.append(np.bincount(found.reshape(-1), minlength=count + 1)[1:])
+        self._sizes.append(slabs.voxel_counts(found, count))
         of_component = np.zeros(count + 1, np.int64)
         of_component[found.reshape(-1)] = values.reshape(-1)
         self._values.append(of_component[1:])

@@ -92,6 +92,7 @@ def _image(files):
 def _numbered(source, volume, labels, folder, slab_voxels, data_config):
     """The case with its ids in ids.npy, numbered as `data.cases.load_case` does, and what was left out."""
     path, names = source.files.labels, objects.Names(*map(tuple, _names(data_config)))
+    objects.check_axes(path, labels.array.shape)
     shape = labels.array.shape[:3]
     objects.check_same_grid(source.files.images[0], path, volume, labels, shape)
     read_slab = functools.partial(_label_slab, path, labels.array)
@@ -100,7 +101,7 @@ def _numbered(source, volume, labels, folder, slab_voxels, data_config):
         known = values.astype(np.int32), *objects.unknown(len(numbers), names.attributes, names.keypoints)
         left_out = {}
     else:
-        ids, (numbers, sizes) = read_slab, slabs.present(map(read_slab, slabs.regions(shape, slab_voxels)))
+        ids, (numbers, sizes) = read_slab, slabs.present(map(read_slab, slabs.of_shape(shape, slab_voxels)))
         *known, left_out = objects.described(path, numbers, names)
     stays = sizes >= data_config.min_voxels
     kept_numbers, known = numbers[stays], [values[stays] for values in known]
@@ -148,7 +149,7 @@ def _resampled(case, folder, slab_voxels, data_config):
         return resample.labels_region(ids, spacing, target, part)
 
     count = len(case.class_ids)
-    counts = sum(slabs.voxel_counts(ids_at(part), count) for part in slabs.regions(shape, slab_voxels))
+    counts = sum(slabs.voxel_counts(ids_at(part), count) for part in slabs.of_shape(shape, slab_voxels))
     case, table, vanished = resample.without_vanished(case, counts, target)
     table = table.astype(np.min_scalar_type(len(case.class_ids)))
     # Written beside and moved into place: the ids on the old grid are read until then.
@@ -167,7 +168,7 @@ def _resampled(case, folder, slab_voxels, data_config):
 def _write_case(folder, case, left_out, slab_voxels):
     array = case.volume.array
     statistics = Statistics(array.shape)
-    for part in slabs.regions(array.shape, slab_voxels):
+    for part in slabs.of_shape(array.shape, slab_voxels):
         statistics.add(array[part])
     with replacing(folder / _DONE) as path, path.open("wb") as stream:
         np.savez(
@@ -189,7 +190,7 @@ def _write_npy(path, like, read, slab_voxels):
         np.lib.format.write_array_header_1_0(
             stream, {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False, "shape": like.shape}
         )
-        for part in slabs.regions(like.shape, slab_voxels):
+        for part in slabs.of_shape(like.shape, slab_voxels):
             slab = np.ascontiguousarray(read(part), like.dtype)
             if slab.any():
                 stream.write(slab.data)

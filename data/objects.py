@@ -194,15 +194,19 @@ def _labels_of(image_path, path, image):
 
 def label_values(path, array):
     """[Z, Y, X] unsigned integers of the labels of a file, or of a part of them; InputError where they are others."""
-    if array.ndim == 4 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.ndim != 3:
-        raise InputError(f"{path}: expected labels with 3 axes, got sizes {array.shape}")
+    check_axes(path, array.shape)
+    array = array[..., 0] if array.ndim == 4 else array
     if array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)):  # NaN: not equal
         raise InputError(f"{path}: expected integer labels, got fractions or NaN ({array.dtype})")
     if not (array.min() >= 0 and array.max() < 2**63):
         raise InputError(f"{path}: expected labels in 0..2^63 - 1, got {array.min()} to {array.max()}")
     return array.astype(np.min_scalar_type(int(array.max())), copy=False)
+
+
+def check_axes(path, shape):
+    """InputError where labels of a shape have other than three axes, or a fourth of one channel."""
+    if len(shape) != 3 and (len(shape) != 4 or shape[3] != 1):
+        raise InputError(f"{path}: expected labels with 3 axes, got sizes {tuple(shape)}")
 
 
 def check_same_grid(image_path, path, image, labels, label_shape):

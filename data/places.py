@@ -5,7 +5,7 @@ An example is a dict as in data/augment.py. A seed is an int32 [2] tensor.
 
 import tensorflow as tf
 
-_LINE = 128
+_LINE = 128  # voxels; their number has to fit into a byte
 
 
 def random_corner(example, patch_size, foreground, seed, by="instance"):

@@ -24,7 +24,7 @@ MANIFEST, CONVERSION = "manifest.json", "conversion.json"  # written last, and f
 
 _FRAME_BYTES, _FRAME_HEAD_BYTES = 16, 12  # A record follows its length and a checksum; another one ends it.
 _ID_COMPRESSION = 1  # zlib's fastest: at 6 the ids took longer than all else that is done to a case
-_MAX_RECORD_BYTES = 2**31 - 2**20  # A protocol buffer ends at 2 GB.
+_MAX_RECORD_BYTES = 2**31 - 1  # A protocol buffer ends there; what reads a longer one ends the process.
 _FEATURES = {
     "volume": tf.io.FixedLenFeature([], tf.string),
     "volume_dtype": tf.io.FixedLenFeature([], tf.string),
@@ -66,9 +66,7 @@ def to_example(chunk):
     array = array if array.ndim == 4 else array[..., np.newaxis]
     ids = voxels.storable_ids(case.instance_ids)
     compressed_ids = zlib.compress(voxels.to_bytes(ids), _ID_COMPRESSION)
-    size = array.nbytes + len(compressed_ids)
-    if size > _MAX_RECORD_BYTES:
-        raise InputError(f"case {case.name}: expected a volume below 2 GB with its ids, came {size / 2**30:.1f} GB")
+    _check_size(case, array.nbytes + len(compressed_ids))  # before it is copied
     features = {
         "volume_dtype": _bytes(array.dtype.name),
         "volume_shape": _ints(array.shape),
@@ -90,7 +88,9 @@ def to_example(chunk):
         "name": _bytes(case.name),
         "source": _bytes(Path(case.source).name),
     }
-    return wire.example(features, "volume", voxels.to_bytes(array))
+    example = wire.example(features, "volume", voxels.to_bytes(array))
+    _check_size(case, len(example))
+    return example
 
 
 def parse(serialized):
@@ -318,6 +318,11 @@ def check_patch(manifest, patch_size):
             f"records: expected chunks made for input.patch_size {list(patch_size)}, came those for {made_for}; "
             "convert the source again"
         )
+
+
+def _check_size(case, size):
+    if size > _MAX_RECORD_BYTES:
+        raise InputError(f"case {case.name}: expected a volume below 2 GB with its ids, came {size / 2**30:.1f} GB")
 
 
 def _bytes(value):

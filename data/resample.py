@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import SimpleITK
 
+from data import slabs
 from data.cases import Case
 
 _INTERPOLATORS = {"linear": SimpleITK.sitkLinear, "spline": SimpleITK.sitkBSpline}
@@ -92,7 +93,7 @@ def whole_case(case: Case, target, interpolation) -> tuple[Case, dict[str, int]]
     region = tuple(slice(0, n) for n in new_shape(case.volume.array.shape, spacing, target))
     ids = labels_region(case.instance_ids, spacing, target, region)
     image = image_region(case.volume.array, spacing, target, region, interpolation)
-    counts = np.bincount(ids.reshape(-1), minlength=len(case.class_ids) + 1)[1:]
+    counts = slabs.voxel_counts(ids, len(case.class_ids))
     case, table, vanished = without_vanished(case, counts, target)
     volume = replace(case.volume, array=image)
     return replace(case, volume=volume, instance_ids=table[ids]), vanished

@@ -7,7 +7,7 @@ import numpy as np
 _TABLE = 2**24  # Numbers below this are looked up in a table, larger ones are searched for.
 
 
-def regions(shape, voxels):
+def of_shape(shape, voxels):
     """Regions (three slices) that cover a volume in z order, each of at most so many voxels, or one plane."""
     depth = max(1, voxels // math.prod(shape[1:3]))
     plane = slice(0, shape[1]), slice(0, shape[2])
@@ -26,7 +26,7 @@ def present(slabs) -> tuple[np.ndarray, np.ndarray]:
     """The numbers above 0 of a volume, and their voxels.
 
     Args:
-      slabs: [z, Y, X] unsigned integers, any number of times.
+      slabs: [z, Y, X] unsigned integers, any number of times; those of 64 bits only where they have to be.
 
     Returns:
       [M] int64 numbers, ascending, and [M] int64 voxels of each.
@@ -53,17 +53,18 @@ def renumbered(values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     if highest <= count and (count == 0 or numbers[-1] == count):
         return values
     dtype = np.min_scalar_type(count)
-    if highest >= _TABLE:
-        values = values.astype(np.int64)  # NumPy would search for unsigned numbers among others as float64.
-        place = np.searchsorted(numbers, values)
-        there = np.append(numbers, -1)[place] == values
-        return np.where(there, place + 1, 0).astype(dtype)
-    table = np.zeros(highest + 1, dtype)
-    within = numbers[numbers <= highest]
-    table[within] = np.arange(1, len(within) + 1)
+    if highest < _TABLE:
+        table = np.zeros(highest + 1, dtype)
+        within = numbers[numbers <= highest]
+        table[within] = np.arange(1, len(within) + 1)
     found = np.empty(values.shape, dtype)
     for plane, into in zip(values, found, strict=True):
-        np.take(table, plane, out=into, mode="clip")  # All are within; "raise" would make a copy.
+        if highest < _TABLE:
+            np.take(table, plane, out=into, mode="clip")  # All are within; "raise" would make a copy.
+        else:
+            plane = plane.astype(np.int64)  # NumPy would search for unsigned numbers among others as float64.
+            place = np.searchsorted(numbers, plane)
+            into[...] = np.where(np.append(numbers, -1)[place] == plane, place + 1, 0)
     return found
 
 

@@ -128,7 +128,8 @@ def _classes_of_components(path, names, data_config):
 def _label_slabs(path, data_config):
     """Yields a volume of labels in slabs of no more voxels than a chunk."""
     array = read_volume(path, lazy=True).array
-    for part in slabs.regions(array.shape, math.prod(data_config.chunk_size)):
+    objects.check_axes(path, array.shape)
+    for part in slabs.of_shape(array.shape, math.prod(data_config.chunk_size)):
         yield objects.label_values(path, array[part])
 
 

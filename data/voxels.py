@@ -1,5 +1,7 @@
 """Voxels as bytes: in their own dtype, little-endian, and back to tensors, of which only a part need be decoded."""
 
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
@@ -72,10 +74,6 @@ def of_ids(data, dtype, function):
 
 
 def _part(data, dtype, known, shape, first, size, out_type):
-    # Only the slices z that the part touches are decoded, and of them only the part is cast.
-    slice_bytes = tf.strings.length(data) // shape[0]
-    slab = tf.strings.substr(data, first[0] * slice_bytes, size[0] * slice_bytes)
-
     # One axis of x and channels: along an axis of a single channel TensorFlow would copy voxel by voxel.
     channels = shape[3]
     rows = tf.stack([size[0], shape[1], shape[2] * channels])
@@ -85,12 +83,34 @@ def _part(data, dtype, known, shape, first, size, out_type):
         found = tf.cast(tf.slice(tf.reshape(flat, rows), start, kept), out_type)
         return tf.reshape(found, tf.concat([size, [channels]], 0))
 
-    return tf.ensure_shape(_decoded(slab, dtype, known, cut), [None] * 4)
+    # Only the slices z that the part touches are decoded, and of them only the part is cast.
+    slices = _Slices(tf.cast(shape, tf.int64), tf.cast(first[0], tf.int64), tf.cast(size[0], tf.int64))
+    return tf.ensure_shape(_decoded(data, dtype, known, cut, slices), [None] * 4)
 
 
-def _decoded(data, dtype, known, function):
+class _Slices(NamedTuple):
+    """`count` slices from slice `first` on of a volume of shape [4], all int64: its bytes may be 2 GB and more."""
+
+    shape: tf.Tensor
+    first: tf.Tensor
+    count: tf.Tensor
+
+    def bytes_of(self, data, voxel_bytes):
+        """The bytes of the slices among those of the volume."""
+        step = voxel_bytes * tf.reduce_prod(self.shape[1:])
+        surplus = tf.strings.substr(data, step * self.shape[0], 1)  # raises where the volume's end is not there
+        fits = tf.debugging.Assert(tf.equal(surplus, ""), ["more bytes than a volume has"])
+        with tf.control_dependencies([fits] if fits else []):  # eagerly there is nothing to wait for
+            return tf.strings.substr(data, step * self.first, step * self.count)
+
+
+def _decoded(data, dtype, known, function, slices=None):
     def decoder(name):
-        return lambda: function(tf.io.decode_raw(data, tf.as_dtype(name)))
+        def decode():
+            kind = tf.as_dtype(name)
+            return function(tf.io.decode_raw(slices.bytes_of(data, kind.size) if slices else data, kind))
+
+        return decode
 
     # An unknown name has no row here, so that indexing raises.
     index = tf.where(tf.equal(tf.constant(known), dtype))[0, 0]

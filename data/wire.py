@@ -6,11 +6,9 @@ other, and a field that holds bytes or a message is its number, the length and t
 
 import tensorflow as tf
 
-_LAST = chr(0x10FFFF)  # sorts behind every other character
-
 
 def example(features: dict[str, tf.train.Feature], name: str, data) -> bytes:
-    """What `SerializeToString(deterministic=True)` gives of a tf.train.Example with one large feature.
+    """A serialized tf.train.Example with one large feature.
 
     Args:
       features: the other ones.
@@ -18,17 +16,12 @@ def example(features: dict[str, tf.train.Feature], name: str, data) -> bytes:
       data: its only value: bytes, or an array [n] uint8.
 
     Returns:
-      bytes, in which the features are in protobuf's order: that of their names, a name after those that begin with it.
+      bytes, which depend on the features alone and not on their order; the large one is the last.
     """
+    small = tf.train.Features(feature=features).SerializeToString(deterministic=True)
     large = _field(1, *_field(1, data))  # Feature.bytes_list.value
     entry = _field(1, *_field(1, name.encode()), *_field(2, *large))  # of the map Features.feature
-    before = {other: value for other, value in features.items() if other + _LAST < name + _LAST}
-    after = {other: value for other, value in features.items() if other not in before}
-    return b"".join(_field(1, _serialized(before), *entry, _serialized(after)))
-
-
-def _serialized(features):
-    return tf.train.Features(feature=features).SerializeToString(deterministic=True)
+    return b"".join(_field(1, small, *entry))
 
 
 def _field(number, *content):

@@ -36,7 +36,10 @@ def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=N
     # gradient is not finite.
     scales = isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer)
 
-    def replica_step(batch):
+    def replica_step(batch, wait):
+        # Nothing begins before the clock of the wait has been read: on a busy machine its turn might come late.
+        with tf.control_dependencies([wait]):
+            batch = tf.nest.map_structure(tf.identity, batch)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         seed = tf.stack([train_config.seed + 2 * replica, tf.cast(optimizer.iterations, tf.int32)])
         # What the losses of this stage do not reach stays as it is.
@@ -64,8 +67,8 @@ def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=N
             norm = tf.identity(norm)
         return {**losses, "total": total}, norm, tf.cast(tf.reduce_sum(batch.get("skipped", 0)), tf.float32)
 
-    def step(batch):
-        losses, norm, skipped = strategy.run(replica_step, args=(batch,))
+    def step(batch, wait):
+        losses, norm, skipped = strategy.run(replica_step, args=(batch, wait))
         losses = {name: strategy.reduce("SUM", loss, axis=None) for name, loss in losses.items()}
         norm = strategy.reduce("MEAN", norm, axis=None)
         return {**losses, "gradient_norm": norm, "skipped": strategy.reduce("SUM", skipped, axis=None)}
@@ -78,7 +81,7 @@ def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=N
         sums = {name: tf.constant(0.0) for name in names}
         for _ in tf.range(num_steps):
             batch, seconds = timed_next(iterator, list(sums.values()))
-            scalars = {**step(batch), "wait_seconds": seconds}
+            scalars = {**step(batch, seconds), "wait_seconds": seconds}
             sums = {name: sums[name] + scalars[name] for name in names}
         steps = tf.cast(num_steps, tf.float32)
         return {name: value / steps if name in means else value for name, value in sums.items()}
@@ -93,11 +96,7 @@ def timed_next(iterator, after):
     with tf.control_dependencies([asked]):
         batch = next(iterator)
     with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-        came = tf.timestamp()
-    # Nothing begins before the clock has been read: on a busy machine its turn might come late.
-    with tf.control_dependencies([came]):
-        batch = tf.nest.map_structure(tf.identity, batch, expand_composites=True)
-    return batch, tf.cast(came - asked, tf.float32)
+        return batch, tf.cast(tf.timestamp() - asked, tf.float32)
 
 
 def train(train_steps, iterator, optimizer, train_config, *, last_step, on_log, on_checkpoint):

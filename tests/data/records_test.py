@@ -162,8 +162,14 @@ class RoundTripTest:
         monkeypatch.setattr(records, "_MAX_RECORD_BYTES", case.volume.array.nbytes)
         with pytest.raises(InputError, match="below 2 GB with its ids"):
             to_example(case)
-        monkeypatch.setattr(records, "_MAX_RECORD_BYTES", case.volume.array.nbytes + case.instance_ids.size)
-        assert len(to_example(case)) > case.volume.array.nbytes
+
+    def test_all_of_a_record_counts_towards_two_gigabytes(self, monkeypatch):
+        size = len(to_example(make_case()))
+        monkeypatch.setattr(records, "_MAX_RECORD_BYTES", size)
+        assert len(to_example(make_case())) == size
+        monkeypatch.setattr(records, "_MAX_RECORD_BYTES", size - 1)
+        with pytest.raises(InputError, match="below 2 GB with its ids"):
+            to_example(make_case())
 
 
 class ReadingTest:

@@ -21,13 +21,13 @@ NUMBERS = [(1, 2, 3), (2, 9, 200), (3, 70000), (5, 2**24, 2**24 + 7), (7, 2**60,
 
 class RegionsTest:
     def test_by_hand(self):
-        found = slabs.regions((5, 3, 4), 25)
+        found = slabs.of_shape((5, 3, 4), 25)
         assert [(z.start, z.stop) for z, _, _ in found] == [(0, 2), (2, 4), (4, 5)]
         assert {(y.stop, x.stop) for _, y, x in found} == {(3, 4)}
 
     def test_at_least_a_plane_and_at_most_all(self):
-        assert [z.stop - z.start for z, _, _ in slabs.regions(SHAPE, 1)] == [1] * 5
-        assert len(slabs.regions((*SHAPE, 2), 10**9)) == 1
+        assert [z.stop - z.start for z, _, _ in slabs.of_shape(SHAPE, 1)] == [1] * 5
+        assert len(slabs.of_shape((*SHAPE, 2), 10**9)) == 1
 
 
 class VoxelCountsTest:

@@ -23,7 +23,13 @@ class PartTest:
     def test_an_unknown_dtype_or_another_size_raises(self):
         whole = tf.constant([0, 0, 0]), tf.constant(SHAPE)
         data = voxels.to_bytes(np.zeros(SHAPE, np.int16)).tobytes()
-        for name, content in (("complex64", data), ("int16", data[:-2]), ("int16", data[:-1]), ("int32", data)):
+        for name, content in (
+            ("complex64", data),
+            ("int16", data[:-2]),
+            ("int16", data[:-1]),
+            ("int16", data + b"\0"),
+            ("int32", data),
+        ):
             with pytest.raises(tf.errors.InvalidArgumentError):
                 voxels.part(content, name, tf.constant([*SHAPE, 1]), *whole)
 
