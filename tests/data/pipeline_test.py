@@ -16,12 +16,24 @@ SHAPE = (9, 11, 14)
 PATCH = (6, 8, 4)
 
 
+def optimise(wanted):
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not wanted})
+
+
 @pytest.fixture(scope="module", autouse=True)
 def unoptimised():
     """Graphs as they are written: what each is used for here takes less time than to optimise it."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    optimise(False)
     yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    optimise(True)
+
+
+@pytest.fixture(name="optimised")
+def fixture_optimised():
+    """Graphs as a training runs them."""
+    optimise(True)
+    yield
+    optimise(False)
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +252,8 @@ class TrainBatchesTest:
         assert unknown > 5
         assert shown > 5
 
-    def test_workers_share_every_epoch_and_see_what_one_would(self, tmp_path, workers=3):
+    def test_workers_share_every_epoch_and_see_what_one_would(self, tmp_path):
+        workers = 3
         manifest = make_records(tmp_path / "out", num_train=6, one_shard_each=True)
         config = plain(patch_size=SHAPE, foreground=0.0, normalization="none")
 
@@ -261,7 +274,7 @@ class TrainBatchesTest:
             assert len(set(np.ravel(seen))) == 6
 
     @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 2)])
-    def test_a_run_that_goes_on_sees_what_it_would_have_seen(self, made, mosaic):
+    def test_a_run_that_goes_on_sees_what_it_would_have_seen(self, made, mosaic, optimised):
         """Also: the same seed gives the same batches, with every step of augmentation and any number of readers."""
         config = input_config(mosaic=mosaic, patch_size=(6, 8, 6), rotate_planes=((0, 2),))
         if mosaic == (1, 1, 1):
