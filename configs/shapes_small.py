@@ -5,8 +5,8 @@ Command:  python train_main.py --strategy=mirrored
 Hardware: two CPU cores (Xeon with AVX-512)
 Time:     5 minutes (0.17 s per step of two volumes)
 Result:   40 held-out volumes (233 objects): mask AP50 0.830, box AP50 0.836, mean mask IoU of matched objects 0.853,
-          class accuracy 0.767. Earlier versions, from other first weights: mask AP50 0.808, 0.860, 0.863 and 0.914, class
-          accuracy 0.727, 0.780, 0.754 and 0.857
+          class accuracy 0.767. Earlier versions, from other first weights: mask AP50 0.808, 0.860, 0.863 and 0.914,
+          class accuracy 0.727, 0.780, 0.754 and 0.857
 """
 
 from configs import augment_schema, schema
