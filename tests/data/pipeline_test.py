@@ -252,9 +252,9 @@ class TrainBatchesTest:
         assert unknown > 5
         assert shown > 5
 
-    def test_workers_share_every_epoch_and_see_what_one_would(self, tmp_path):
-        workers = 3
-        manifest = make_records(tmp_path / "out", num_train=6, one_shard_each=True)
+    @pytest.mark.parametrize(("one_shard_each", "workers"), [(True, 2), (False, 3)])
+    def test_workers_share_every_epoch_and_see_what_one_would(self, tmp_path, one_shard_each, workers):
+        manifest = make_records(tmp_path / "out", num_train=6, one_shard_each=one_shard_each)
         config = plain(patch_size=SHAPE, foreground=0.0, normalization="none")
 
         def epochs(batch_size, **share):

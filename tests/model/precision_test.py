@@ -18,7 +18,7 @@ from training import loop, optimizers
 SEED = tf.constant([0, 1])
 HALVES = ("mixed_bfloat16", "mixed_float16")
 # Of the loss in float16. The usual beginning, 2^15, overflows in the first three steps: skipped, they leave a run three
-# steps behind, and its losses up to 18 % above, for as long as they fall quickly.
+# steps behind, and single losses up to 18 % above, for as long as they fall quickly.
 SCALE_WITHOUT_OVERFLOW = 512.0
 # All that casts: heads, pooling, interpolation, slopes, levels.
 SETTINGS = networks.EVERY_HEAD | {
@@ -143,9 +143,14 @@ class PrecisionTest:
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        ("precision", "scale"), [("mixed_bfloat16", None), ("mixed_float16", SCALE_WITHOUT_OVERFLOW)]
+        ("precision", "scale", "tolerance"),
+        [
+            ("mixed_bfloat16", None, 0.05),
+            ("mixed_float16", SCALE_WITHOUT_OVERFLOW, 0.05),
+            ("mixed_float16", None, 0.25),
+        ],
     )
-    def test_two_hundred_steps_learn_as_in_float32(self, precision, scale, smooth):
+    def test_two_hundred_steps_learn_as_in_float32(self, precision, scale, tolerance, smooth):
         found = run(learner(SMOOTH | {"train.precision": precision}, 200, scale), 200)
         assert found["total"][-1] < 0.5 * found["total"][0]
         np.testing.assert_allclose(found["total"], smooth["total"], rtol=0.05)
@@ -153,11 +158,4 @@ class PrecisionTest:
             # Parts that have all but gone count by what they add to the total.
             np.testing.assert_array_less(np.abs(values - smooth[name]), 0.05 * smooth["total"], err_msg=name)
             matters = smooth[name] > 0.05 * smooth["total"]
-            np.testing.assert_allclose(values[matters], smooth[name][matters], rtol=0.05, err_msg=name)
-
-    @pytest.mark.slow
-    def test_two_hundred_steps_of_which_the_first_overflow(self, smooth):
-        learning = learner(SMOOTH | {"train.precision": "mixed_float16"}, 200)
-        found = run(learning, 200)
-        assert float(learning.optimizer.loss_scale) < 2.0**15
-        np.testing.assert_allclose(found["total"], smooth["total"], rtol=0.05)
+            np.testing.assert_allclose(values[matters], smooth[name][matters], rtol=tolerance, err_msg=name)

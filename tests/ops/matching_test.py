@@ -249,17 +249,17 @@ class MatchBoxesTest:
         parts = [box_ops.iou_matrix(anchors[start : start + size], truths) for start in range(0, 211, size)]
         np.testing.assert_array_equal(tf.concat(parts, axis=0), box_ops.iou_matrix(anchors, truths))
 
-    @pytest.mark.parametrize("pairs", [100, 1000])
+    @pytest.mark.parametrize("pairs", [1, 1000])
     @pytest.mark.parametrize("low_quality", [True, False])
     def test_nothing_to_match(self, monkeypatch, pairs, low_quality):
         monkeypatch.setattr(matching, "MAX_PAIRS", pairs)
-        settings = {**SETTINGS, "low_quality": low_quality}
-        _, labels = matching.match_boxes(GRID, TRUTHS, VALID & False, **settings)
-        np.testing.assert_array_equal(labels, np.zeros(len(GRID)))
-        matched, labels = matching.match_boxes(GRID, TRUTHS[:0], VALID[:0], **settings)
-        np.testing.assert_array_equal(labels, np.zeros(len(GRID)))
-        assert matched.shape == (len(GRID),)
-        matched, labels = matching.match_boxes(GRID[:0], TRUTHS, VALID, **settings)
+        settings, grid = {**SETTINGS, "low_quality": low_quality}, GRID[:31]  # in chunks of one: few take long enough
+        _, labels = matching.match_boxes(grid, TRUTHS, VALID & False, **settings)
+        np.testing.assert_array_equal(labels, np.zeros(31))
+        matched, labels = matching.match_boxes(grid, TRUTHS[:0], VALID[:0], **settings)
+        np.testing.assert_array_equal(labels, np.zeros(31))
+        assert matched.shape == (31,)
+        matched, labels = matching.match_boxes(grid[:0], TRUTHS, VALID, **settings)
         assert (matched.shape, labels.shape) == ((0,), (0,))
 
     @pytest.mark.parametrize("pairs", [matching.MAX_PAIRS, 100])
