@@ -1,5 +1,7 @@
 """Checks of single settings; each raises ValueError with the field, what was expected and what came."""
 
+import dataclasses
+
 
 def require(condition, name, expected, value):
     """Raises ValueError, naming the field, what was expected and what came, unless the condition holds."""
@@ -44,3 +46,16 @@ def interval(name, value):
     """(low, high)."""
     good = len(value) == 2 and all(isinstance(v, int | float) for v in value) and 0 <= value[0] <= value[1]
     require(good, name, "(low, high) with 0 <= low <= high", value)
+
+
+def types(prefix, section):
+    """Every field of a dataclass, and of those within, has a value of its annotation; an int passes as a float."""
+    for field in dataclasses.fields(section):
+        value, name = getattr(section, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(field.type):
+            require(isinstance(value, field.type), name, field.type.__name__, value)
+            types(f"{name}.", value)
+            continue
+        accepted = (int, float) if field.type is float else field.type
+        is_wrong_bool = isinstance(value, bool) and field.type is not bool
+        require(isinstance(value, accepted) and not is_wrong_bool, name, field.type.__name__, value)

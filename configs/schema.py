@@ -9,13 +9,13 @@ import dataclasses
 import itertools
 import json
 import math
-import re
 
 from configs import checks
 from configs.augment_schema import Augment
 from configs.hits_schema import Hits
 from configs.model_schema import Model
 from configs.synthetic_schema import Synthetic
+from configs.train_schema import Train
 
 SPLITS = ("train", "val", "test")
 LABELS = ("instances", "semantic", "boxes", "dicom_seg", "hits")
@@ -24,8 +24,6 @@ INTERPOLATIONS = ("linear", "spline")
 NORMALIZATIONS = ("zscore", "minmax", "percentile", "window", "dataset", "none")
 FOREGROUND_BY = ("instance", "class")
 ON_CORRUPT = ("fail", "skip")
-INFLATIONS = ("centre", "repeat")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 METRIC_ROWS = ("pooled", "mean")  # the metrics list these beside the classes
 
 
@@ -228,141 +226,6 @@ class Input:
 
 
 @dataclasses.dataclass(slots=True)
-class LossWeights:
-    """Weight of each loss in the total."""
-
-    rpn_class: float = 1.0
-    rpn_box: float = 1.0
-    roi_class: float = 2.0
-    roi_box: float = 1.0
-    mask: float = 1.0
-    mask_focal: float = 1.0  # which is an eighth of cross-entropy where nothing is known yet
-    mask_dice: float = 1.0
-    attribute: float = 1.0
-    keypoint: float = 1.0
-    l2: float = 1.0  # beside model.style.l2
-    classifier: float = 1.0  # of pre-training
-
-    def validate(self):
-        """Raises ValueError for a weight below 0, by which training would raise a loss."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            checks.require(value >= 0, f"train.loss_weights.{field.name}", ">= 0", value)
-
-
-@dataclasses.dataclass(slots=True)
-class Stage:
-    """A part of a training: what is learnt, by which variables, for how long; see configs/training_forms.py."""
-
-    name: str = "joint"
-    steps: int = 1000
-    learning_rate: float = 1e-3  # at the peak; every stage has a warm-up and a decay of its own
-    learns: tuple = ("rpn", "heads")  # whose losses count: rpn, heads, or classifier (pre-training of the backbone)
-    trainable: tuple = ("all",)  # patterns: all, heads (all but the backbone), 4+ (from C4 on), or parts of names
-    proposals_of: str = ""  # an earlier stage whose network, as it was at its end, proposes the rois
-
-    def validate(self, earlier):
-        """Raises ValueError where a part is unknown, or `proposals_of` names no earlier stage or has no effect."""
-        # A file of the run is called after it.
-        is_new = re.fullmatch(r"[\w-]+", self.name) and self.name not in earlier
-        checks.require(is_new, "train.stages name", "a new name of letters, digits, _ and -", self.name)
-        checks.require(self.steps >= 1, f"train.stages {self.name} steps", ">= 1", self.steps)
-        checks.require(self.learning_rate > 0, f"train.stages {self.name} learning_rate", "> 0", self.learning_rate)
-        checks.require(
-            len(self.learns) > 0 and (set(self.learns) <= {"rpn", "heads"} or tuple(self.learns) == ("classifier",)),
-            f"train.stages {self.name} learns",
-            "rpn, heads, both, or classifier alone",
-            self.learns,
-        )
-        checks.require(
-            len(self.trainable) > 0 and all(isinstance(pattern, str) and pattern for pattern in self.trainable),
-            f"train.stages {self.name} trainable",
-            "at least one pattern",
-            self.trainable,
-        )
-        checks.require(
-            self.proposals_of in ("", *earlier),
-            f"train.stages {self.name} proposals_of",
-            f"an earlier stage of {', '.join(earlier) or 'none'}",
-            self.proposals_of,
-        )
-        checks.require(
-            self.proposals_of == "" or "heads" in self.learns,
-            f"train.stages {self.name} proposals_of",
-            f"none where learns {self.learns} is without heads",
-            self.proposals_of,
-        )
-
-
-@dataclasses.dataclass(slots=True)
-class Train:
-    """Optimisation: AdamW, linear warm-up, cosine decay to zero."""
-
-    batch_size: int = 2  # volumes per step over all replicas
-    steps: int = 2000
-    steps_per_loop: int = 20  # steps inside one tf.function call; logging happens between calls
-    learning_rate: float = 1e-3
-    warmup_steps: int = 100
-    weight_decay: float = 1e-4
-    clip_norm: float = 20.0  # global gradient norm
-    precision: str = "float32"  # or mixed_bfloat16, mixed_float16 (with loss scaling)
-    checkpoint_steps: int = 500
-    keep_checkpoints: int = 3
-    seed: int = 0  # of the first weights, the order of the data, augmentation and sampling
-    loss_weights: LossWeights = dataclasses.field(default_factory=LossWeights)
-    init_weights: str = ""  # a run's folder, a checkpoint or a Keras .h5 file of a 2D ResNet to begin with
-    inflate: str = "centre"  # 2D kernels become 3D: the middle slice alone, or repeat: every slice an equal share
-    # Stages one after the other instead of `steps` and `learning_rate`; empty: everything jointly.
-    stages: tuple = dataclasses.field(default=(), metadata={"of": Stage})
-    classifier_crop: tuple = (32, 32, 32)  # voxels around an object, for stages that learn the classifier
-
-    def validate(self):
-        """Raises ValueError where counts or rates make no sense."""
-        for name in (
-            "batch_size",
-            "steps",
-            "steps_per_loop",
-            "checkpoint_steps",
-            "keep_checkpoints",
-        ):
-            checks.require(getattr(self, name) >= 1, f"train.{name}", ">= 1", getattr(self, name))
-        for name in ("learning_rate", "clip_norm"):
-            checks.require(getattr(self, name) > 0, f"train.{name}", "> 0", getattr(self, name))
-        checks.require(self.weight_decay >= 0, "train.weight_decay", ">= 0", self.weight_decay)
-        checks.choice("train.inflate", self.inflate, INFLATIONS)
-        checks.choice("train.precision", self.precision, PRECISIONS)
-        # Numbers of steps and replicas are added to it, in int32.
-        checks.require(0 <= self.seed < 2**30, "train.seed", "in [0, 2^30)", self.seed)
-        checks.triple("train.classifier_crop", self.classifier_crop)
-        self.loss_weights.validate()
-        earlier = []
-        for stage in self.stages:
-            checks.require(isinstance(stage, Stage), "train.stages", "a tuple of Stage", stage)
-            _check_types(f"train.stages {stage.name} ", stage)
-            stage.validate(earlier)
-            earlier.append(stage.name)
-        for stage in self.as_stages():
-            checks.require(
-                0 <= self.warmup_steps < stage.steps,
-                "train.warmup_steps",
-                f"in [0, {stage.steps}), the steps of stage {stage.name}",
-                self.warmup_steps,
-            )
-
-    def as_stages(self):
-        """The stages; one of everything where none are given."""
-        return self.stages or (Stage("joint", self.steps, self.learning_rate),)
-
-    def without_effect(self):
-        """One line for every setting that was changed although the stages have their own."""
-        return [
-            f"train.{name} {getattr(self, name)} has no effect beside train.stages, which have their own"
-            for name in ("steps", "learning_rate")
-            if self.stages and getattr(self, name) != getattr(Train(), name)
-        ]
-
-
-@dataclasses.dataclass(slots=True)
 class Inference:
     """Whole volumes: tiles of the patch size, merged."""
 
@@ -402,7 +265,7 @@ class Config:
         Raises:
           ValueError: names the field, what was expected and what came.
         """
-        _check_types("", self)
+        checks.types("", self)
         self.data.validate()
         self.input.validate()
         checks.require(
@@ -412,7 +275,7 @@ class Config:
             self.data.chunk_size,
         )
         self.model.validate(len(self.data.classes))
-        self.train.validate()
+        self.train.validate(SPLITS)
         self.inference.validate(self.input.patch_size)
         self.model.validate_patch(self.input.patch_size)
         return self
@@ -466,16 +329,3 @@ def _build(kind, value):
             return tuple(_build(kind, item) for item in value)
         return kind(**{name: _build(types.get(name), item) for name, item in value.items()})
     return tuple(_build(None, item) for item in value) if isinstance(value, list) else value
-
-
-def _check_types(prefix, section):
-    """Raises ValueError where a field's value is not of the annotated type (an int passes as float)."""
-    for field in dataclasses.fields(section):
-        value, name = getattr(section, field.name), f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(field.type):
-            checks.require(isinstance(value, field.type), name, field.type.__name__, value)
-            _check_types(f"{name}.", value)
-            continue
-        accepted = (int, float) if field.type is float else field.type
-        is_wrong_bool = isinstance(value, bool) and field.type is not bool
-        checks.require(isinstance(value, accepted) and not is_wrong_bool, name, field.type.__name__, value)

@@ -6,7 +6,7 @@ in a step as the learning rate says, 3.2 times after 100 steps and 1.3 times aft
 warm-up: `train.warmup_steps` of 100 or more keep the steps within 3.3 times those of the peak.
 """
 
-from configs.schema import Stage
+from configs.train_schema import Stage
 
 
 def alternating(steps=1000, learning_rate=1e-3):

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from configs import model_schema, schema
+from configs import model_schema, schema, train_schema
 from ops import anchors as anchor_ops
 from tests import tiny
 
@@ -231,6 +231,43 @@ WRONG = [
     ("data.keypoints", ("a", ""), "different, non-empty names other than class and data.attributes"),
     ("data.keypoints", ("class",), "different, non-empty names other than class and data.attributes"),
     ("train.loss_weights.mask", -1.0, ">= 0"),
+    ("train.optimizer.name", "adagrad", "one of adamw, adam, sgd, lamb, ranger"),
+    ("train.optimizer.momentum", 1.0, "in [0, 1)"),
+    ("train.optimizer.beta_2", -0.1, "in [0, 1)"),
+    ("train.optimizer.epsilon", 0.0, "> 0"),
+    ("train.optimizer.slow_steps", 0, ">= 1"),
+    ("train.optimizer.slow_share", 0.0, "in (0, 1]"),
+    (
+        "train.schedule.name",
+        "step",
+        "one of cosine, constant, exponential, polynomial, piecewise, cyclical, plateau",
+    ),
+    ("train.schedule.end", 1.5, SHARE),
+    ("train.schedule.power", 0.0, "> 0"),
+    ("train.schedule.boundaries", (0.9, 0.6), "rising shares in (0, 1)"),
+    ("train.schedule.boundaries", (0.5, 1.0), "rising shares in (0, 1)"),
+    ("train.schedule.factor", 1.0, "in (0, 1)"),
+    ("train.schedule.floor", -0.1, SHARE),
+    ("train.schedule.half_cycle_steps", 0, ">= 1"),
+    ("train.schedule.patience", 0, ">= 1"),
+    ("train.schedule.name", "plateau", ">= 1 with plateau", "train.evaluation.steps", 0),
+    ("train.schedule.name", "exponential", "> 0 for exponential", "train.schedule.end", 0.0),
+    ("train.average.name", "mean", "one of none, ema, swa"),
+    ("train.average.decay", 1.0, "in [0, 1)"),
+    ("train.average.begin", 1.0, "in [0, 1)"),
+    ("train.average.every", 0, ">= 1"),
+    ("train.evaluation.steps", -1, ">= 0"),
+    ("train.evaluation.split", "all", "one of train, val, test"),
+    ("train.evaluation.final_split", "all", "one of train, val, test"),
+    ("train.evaluation.max_volumes", 0, ">= 1"),
+    ("train.evaluation.metric", "", "the name of a metric"),
+    ("train.evaluation.patience", 2, ">= 1 with a patience", "train.evaluation.steps", 0),
+    ("train.on_non_finite", "ignore", "one of stop, skip"),
+    ("train.max_non_finite", -1, ">= 0"),
+    ("train.keep_hours", -1.0, ">= 0"),
+    ("train.inspect_steps", -1, ">= 0"),
+    ("train.accumulation", 0, ">= 1"),
+    ("train.accumulation", 4, "a multiple of train.accumulation 4", "train.batch_size", 2),
     ("train.loss_weights.l2", float("nan"), ">= 0"),
     # inference
     ("inference.overlap", (64, 0, 0), "three integers in [0, patch_size (64, 64, 64))"),
@@ -412,7 +449,7 @@ class WithoutEffectTest:
             ),
             ({"data.keypoints": ("tip", "root"), "model.keypoint_head.enabled": True}, []),
             (
-                {"train.stages": (schema.Stage(),), "train.steps": 7},
+                {"train.stages": (train_schema.Stage(),), "train.steps": 7},
                 ["train.steps 7 has no effect beside train.stages, which have their own"],
             ),
         ],
@@ -428,7 +465,7 @@ class WithoutEffectTest:
 class StagesTest:
     def test_without_stages_everything_is_learnt_jointly(self):
         stages = schema.Train(steps=70, learning_rate=0.5).as_stages()
-        assert stages == (schema.Stage("joint", 70, 0.5, ("rpn", "heads"), ("all",), ""),)
+        assert stages == (train_schema.Stage("joint", 70, 0.5, ("rpn", "heads"), ("all",), ""),)
 
     @pytest.mark.parametrize(
         ("stage", "words"),
@@ -456,12 +493,12 @@ class StagesTest:
     )
     def test_message_names_the_stage(self, stage, words):
         config = schema.Config()
-        config.train.stages = (schema.Stage("a"), schema.Stage(**{"name": "b", **stage}))
+        config.train.stages = (train_schema.Stage("a"), train_schema.Stage(**{"name": "b", **stage}))
         with pytest.raises(ValueError, match=f"^{re.escape(f'config {words}')}$"):
             config.validate()
 
     def test_changed_settings_that_stages_have_of_their_own(self):
-        stages = (schema.Stage("from_c4"),)
+        stages = (train_schema.Stage("from_c4"),)
         assert schema.Train(steps=70, learning_rate=0.5).without_effect() == []
         assert schema.Train(stages=stages).without_effect() == []
         assert schema.Train(stages=stages, steps=70, learning_rate=0.5).without_effect() == [
@@ -471,7 +508,7 @@ class StagesTest:
 
     def test_json_keeps_stages(self):
         config = schema.Config()
-        config.train.stages = (schema.Stage("a"), schema.Stage("b", learns=("heads",), proposals_of="a"))
+        config.train.stages = (train_schema.Stage("a"), train_schema.Stage("b", learns=("heads",), proposals_of="a"))
         assert schema.from_json(schema.to_json(config)).train.stages == config.train.stages
 
 

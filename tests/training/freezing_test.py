@@ -3,7 +3,7 @@ import re
 import pytest
 import tensorflow as tf
 
-from configs import schema
+from configs import train_schema
 from tests import tiny
 from tests.model import networks
 from training import freezing
@@ -100,7 +100,7 @@ class LearntTest:
         )
         config.model.fpn.extra = "conv"
         config.model.anchors.sizes += (((8.0, 12.0, 16.0),),)
-        config.train.stages = (schema.Stage("classifier", learns=("classifier",)),)
+        config.train.stages = (train_schema.Stage("classifier", learns=("classifier",)),)
         config.train.classifier_crop = (4, 8, 12)
         return tiny.model(config.validate()), networks.batch(config)
 

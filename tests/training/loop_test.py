@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs import schema
+from configs import schema, train_schema
 from tests import tiny
 from training import loop, optimizers, strategy
 
 ROOT = pathlib.Path(__file__).parents[2]
 LOSSES = ["rpn_class", "rpn_box", "roi_class", "roi_box", "mask", "mask_dice"]
-WEIGHTS = schema.LossWeights(rpn_class=2.0, rpn_box=0.5, roi_class=1.0, roi_box=0.25, mask=3.0, mask_dice=0.0)
+WEIGHTS = train_schema.LossWeights(rpn_class=2.0, rpn_box=0.5, roi_class=1.0, roi_box=0.25, mask=3.0, mask_dice=0.0)
 
 
 def run_train(settings, *, start=0, bad_at=None):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs import schema, training_forms
+from configs import train_schema, training_forms
 from data.errors import InputError
 from model.mask_rcnn import MaskRCNN
 from tests import tiny
@@ -27,7 +27,7 @@ class World:
 
     def __init__(self, folder, *forms, checkpoint_steps=100, overrides=()):
         self.config = networks.config(dict(overrides))
-        self.config.train = schema.Train(
+        self.config.train = train_schema.Train(
             warmup_steps=0, steps_per_loop=2, checkpoint_steps=checkpoint_steps, stages=forms
         )
         self.config.validate()
@@ -74,7 +74,8 @@ class TrainTest:
             heads,
         ]
         losses = [
-            [name for name in scalars if name in schema.LossWeights.__dataclass_fields__] for _, scalars in world.logs
+            [name for name in scalars if name in train_schema.LossWeights.__dataclass_fields__]
+            for _, scalars in world.logs
         ]
         rpn, roi = ["rpn_class", "rpn_box"], ["roi_class", "roi_box", "mask", "mask_dice"]
         assert losses == [rpn, roi, rpn, roi]
@@ -160,7 +161,7 @@ class TrainTest:
         [(("rpn",), "roi_heads", 0.0), (("heads",), "fpn/extra", 0.1), (("classifier",), "fpn", 0.1)],
     )
     def test_stage_that_learns_nothing_is_found_before_the_first_one(self, tmp_path, learns, trainable, l2):
-        forms = (schema.Stage("a", 2), schema.Stage("b", 2, learns=learns, trainable=(trainable,)))
+        forms = (train_schema.Stage("a", 2), train_schema.Stage("b", 2, learns=learns, trainable=(trainable,)))
         world = World(tmp_path, *forms, overrides={**EXTRA, "model.style.l2": l2})
         with pytest.raises(InputError) as raised:
             world.train()
@@ -170,7 +171,7 @@ class TrainTest:
         assert world.logs == []
 
     def test_l2_is_of_kernels_that_train_and_leaves_alone_what_a_stage_does_not_learn(self, tmp_path):
-        forms = (schema.Stage("rpn", 2, learns=("rpn",)), schema.Stage("norms", 2, trainable=("norm",)))
+        forms = (train_schema.Stage("rpn", 2, learns=("rpn",)), train_schema.Stage("norms", 2, trainable=("norm",)))
         world = World(tmp_path, *forms, overrides={"model.style.l2": 0.1}).train()
         assert world.moved(0, 2) == {"backbone", "fpn", "rpn_head"}
         assert world.logs[0][1]["l2"] > 0.0
@@ -178,14 +179,14 @@ class TrainTest:
         assert world.logs[1][1]["l2"] == 0.0
 
     def test_settings_without_effect_are_warned_of(self, tmp_path, capsys):
-        world = World(tmp_path, schema.Stage("a", 2))
+        world = World(tmp_path, train_schema.Stage("a", 2))
         world.config.train.steps = 70
         world.train()
         expected = "warning: train.steps 70 has no effect beside train.stages, which have their own\n"
         assert capsys.readouterr().out == expected
 
     def test_unknown_pattern_is_found_before_the_first_stage(self, tmp_path):
-        world = World(tmp_path, schema.Stage("a", 2), schema.Stage("b", 2, trainable=("haeds",)))
+        world = World(tmp_path, train_schema.Stage("a", 2), train_schema.Stage("b", 2, trainable=("haeds",)))
         with pytest.raises(InputError, match=r"^stage b: train\.stages trainable: expected part of a name .* 'haeds'"):
             world.train()
         assert world.logs == []
@@ -225,5 +226,5 @@ class TwoDevicesTest:
 
 class LastStepTest:
     def test_stages_add_up(self):
-        assert stages.last_step(schema.Train(steps=70)) == 70
-        assert stages.last_step(schema.Train(stages=training_forms.alternating(steps=30))) == 120
+        assert stages.last_step(train_schema.Train(steps=70)) == 70
+        assert stages.last_step(train_schema.Train(stages=training_forms.alternating(steps=30))) == 120

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs import schema
+from configs import train_schema
 from ops.keypoints import KEYPOINTS
 from tests import tiny
 from tests.training.weights_test import assert_complete, load, make, save, values
@@ -260,7 +260,7 @@ class FromCheckpointTest:
     def test_classifier(self, tmp_path):
         theirs, ours = settings_of("plate", "rod"), settings_of("rod", "disc")
         for settings in (theirs, ours):
-            settings.train.stages = (schema.Stage(learns=("classifier",)),)
+            settings.train.stages = (train_schema.Stage(learns=("classifier",)),)
             settings.train.classifier_crop = (4, 8, 8)
         report, before, after, theirs = transfer(tmp_path, theirs, ours)
         name = "classifier/logits/bias"
