@@ -67,12 +67,13 @@ def main():
 
 
 def _from_run(workdir):
-    """A function image -> answers, and the config, from a run's newest checkpoint."""
+    """A function image -> answers, and the config, from the best checkpoint of a run, or else its newest."""
     from serving.inference import VolumeDetector
     from training import checkpoints, restore
 
     config = command_line.read_config(checkpoints.read_config_text(workdir))
-    return VolumeDetector(restore.load_model(workdir, config), config).segment, config
+    model, _ = restore.load_model(workdir, config)
+    return VolumeDetector(model, config).segment, config
 
 
 def _from_saved_model(path):

@@ -60,14 +60,15 @@ def _peak(module, name):
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory freed by then must not hide what the call takes
     with open("/proc/self/clear_refs", "w") as refs:
         refs.write("5")  # the high-water mark starts anew
-    before = _status("VmRSS")
+    before = resident("VmRSS")
     result = run()
-    peak = _status("VmHWM")
+    peak = resident("VmHWM")
     del result
     return peak - before
 
 
-def _status(key):
+def resident(key):
+    """Bytes that this process holds (VmRSS) or has held at its peak (VmHWM)."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(key))
 

@@ -101,6 +101,7 @@ def batch(config, seed=0):
         "class_ids": np.where(valid, 1 + np.arange(slots) % len(config.data.classes), 0).astype(np.int32),
         "attributes": np.zeros((1, slots, 0), np.float32),
         "valid": valid,
+        "number": np.zeros(1, np.int64),
     }
 
 

@@ -52,7 +52,8 @@ def train_batches(
       tf.data.Dataset of dicts with static shapes: volume [B, Z, Y, X, C] float32, normalised; instance_ids
       [B, Z, Y, X] int32; and of the truths, see data/truth.py: boxes [B, G, 6], class_ids [B, G], attributes
       [B, G, T], valid [B, G], keypoints [B, G, L, 3] and keypoints_valid [B, G, L] bool, whether the place is known; 0
-      elsewhere. With `input.on_corrupt` "skip" also skipped [B] int32, damaged records in whose place others came.
+      elsewhere. number [B] int64: that of the example; rows [B, M] int32: of the index, its records, M > 1 of a mosaic.
+      With `input.on_corrupt` "skip" also skipped [B] int32, damaged records in whose place others came.
 
     Raises:
       InputError: no training cases, chunks of cases for smaller patches, wrong `input.case_weights`, or a shard that is
@@ -85,6 +86,22 @@ def train_batches(
     return dataset.batch(batch_size, drop_remainder=True).prefetch(1).with_options(options)
 
 
+def repeated_batches(examples, batch_size) -> tf.data.Dataset:
+    """Batches of the same examples over and over, each time with another number.
+
+    Args:
+      examples: dict of arrays [N, ...], examples as `train_batches` makes them.
+      batch_size: B, which N need not be a multiple of.
+
+    Returns:
+      tf.data.Dataset without an end, of dicts as those of `train_batches`.
+    """
+    dataset = tf.data.Dataset.from_tensor_slices(examples).repeat().enumerate()
+    # What is drawn of an example follows its number.
+    dataset = dataset.map(lambda number, example: {**example, "number": number})
+    return dataset.batch(batch_size, drop_remainder=True)
+
+
 def damage(error):
     """The line about a damaged record in an error from an iterator of `train_batches`, or None for other errors."""
     line = re.search(rf"\[\"?([^\"\[\n]*: {_DAMAGED}[^\"\n]*?)\"?\]", error.message)
@@ -109,7 +126,15 @@ class _ExampleMaker:
         tiles = draws.map(self._tile).batch(count, drop_remainder=True).get_single_element()
         joined = augment.mosaic({key: tiles[key] for key in _EXAMPLE}, self.config.mosaic)
         skipped, spacing = tf.reduce_sum(tiles["skipped"]), tiles["spacing"][0]
-        return {**joined, "spacing": spacing, "corner": tf.zeros([3], tf.int32), "skipped": skipped, "number": number}
+        corner, rows = tf.zeros([3], tf.int32), tf.reshape(tiles["rows"], [count])
+        return {
+            **joined,
+            "spacing": spacing,
+            "corner": corner,
+            "skipped": skipped,
+            "number": number,
+            "rows": rows,
+        }
 
     def change(self, example):
         """The augmented patch with its truths."""
@@ -124,11 +149,11 @@ class _ExampleMaker:
         )
         found = truth.with_known_keypoints(self._truth(patch))
         skipped = {"skipped": example["skipped"]} if config.on_corrupt == "skip" else {}
-        return {"volume": patch["volume"], **found, **skipped}
+        return {"volume": patch["volume"], **found, "number": example["number"], "rows": example["rows"], **skipped}
 
     def _cut(self, number):
         config = self.config
-        serialized, skipped = self._serialized(number)
+        row, serialized, skipped = self._serialized(number)
         example, parts = records.parse_but_voxels(serialized)
         corner = self._corner(example, parts, self._seeds(number)[0])
         first, size = self._window(example, corner)
@@ -137,10 +162,10 @@ class _ExampleMaker:
         example["keypoints"] -= tf.cast(first, tf.float32)
         kept = {key: example[key] for key in (*_EXAMPLE, "spacing")}
         if config.augment.paste.probability > 0 or config.augment.mosaic.probability > 0:
-            donor, skipped_too = self._serialized(number, donor=True)
+            _, donor, skipped_too = self._serialized(number, donor=True)
             kept["donor"] = {key: value for key, value in volumes.parse(donor, config).items() if key in _EXAMPLE}
             skipped += skipped_too
-        return {**kept, "corner": corner - first, "skipped": skipped, "number": number}
+        return {**kept, "corner": corner - first, "skipped": skipped, "number": number, "rows": row[tf.newaxis]}
 
     def _corner(self, example, parts, seed):
         def voxel(instance, seed):
@@ -165,15 +190,15 @@ class _ExampleMaker:
 
     def _tile(self, number):
         """The record of a draw as a tile of a mosaic, with as many instances as a patch has slots."""
-        serialized, skipped = self._serialized(number)
+        row, serialized, skipped = self._serialized(number)
         # A seed of the draw, not of the example.
         key = tf.random.experimental.stateless_fold_in([self.seed, 1], tf.cast(number % 2**31, tf.int32))
         tile = volumes.tile(serialized, self.config, key)
         kept = {key: {**tile, **self._truth(tile)}[key] for key in (*_EXAMPLE, "spacing")}
-        return {**kept, "skipped": skipped}
+        return {**kept, "skipped": skipped, "rows": row[tf.newaxis]}
 
     def _serialized(self, number, donor=False):
-        """The record of a draw and how many damaged ones (0 or 1) were passed over for it."""
+        """The record of a draw, its row in the index first, and how many damaged ones (0 or 1) it came in place of."""
 
         def read(attempt):
             stream = tf.cast(2 * attempt + int(donor), tf.int32)
@@ -190,7 +215,7 @@ class _ExampleMaker:
                 (attempt, row, serialized, is_whole),
             )
         with tf.control_dependencies([tf.debugging.Assert(is_whole, [self._complaint(row)])]):
-            return tf.identity(serialized), tf.minimum(attempt, 1)
+            return tf.cast(row, tf.int32), tf.identity(serialized), tf.minimum(attempt, 1)
 
     def _read(self, row):
         """The bytes of a record; none where they cannot be read or do not fit their checksum."""

@@ -213,7 +213,7 @@ def _ap_table(volumes, ious, classes, thresholds):
 
 
 def _ap_row(volumes, ious, classes, threshold):
-    scores, hits, class_ids, gt_class_ids = _ranked_hits(volumes, ious, threshold)
+    scores, hits, class_ids, gt_class_ids = ranked_hits(volumes, ious, threshold)
     per_class = {
         name: average_precision(scores[class_ids == k], hits[class_ids == k], int(np.count_nonzero(gt_class_ids == k)))
         for k, name in enumerate(classes, start=1)
@@ -226,11 +226,11 @@ def _ap_row(volumes, ious, classes, threshold):
 
 
 def _pooled_ap(volumes, ious, threshold):
-    scores, hits, _, gt_class_ids = _ranked_hits(volumes, ious, threshold)
+    scores, hits, _, gt_class_ids = ranked_hits(volumes, ious, threshold)
     return average_precision(scores, hits, len(gt_class_ids))
 
 
-def _ranked_hits(volumes, ious, threshold):
+def ranked_hits(volumes, ious, threshold):
     """Scores, hits and class ids of all detections, and the class ids of all truths, end to end."""
     hits = [
         greedy_match(np.where(volume.class_ids[:, None] == volume.gt_class_ids, iou, 0.0), volume.scores, threshold)

@@ -60,11 +60,11 @@ def slices_figure(volume, labels, boxes, names, *, spacing, centre, truth, title
     # Voxel i covers [i, i + 1): the slice through a point is the floor of its coordinate.
     point = np.clip(np.floor(centre), 0, np.array(volume.shape) - 1).astype(int)
     colours = detection_colours(len(boxes))
-    rows = [_Row("detected" if len(boxes) else "nothing detected", labels, colours, boxes, names)]
+    rows = [Row("detected" if len(boxes) else "nothing detected", labels, colours, boxes, names)]
     if truth is not None:
         colours = truth_colours(truth, labels, len(boxes))
-        rows.append(_Row("truth (white: missed)", truth, colours, np.zeros((0, 6)), []))
-    return _draw(volume, rows, point, np.asarray(spacing, np.float64), title)
+        rows.append(Row("truth (white: missed)", truth, colours, np.zeros((0, 6)), []))
+    return rows_figure(volume, rows, point, np.asarray(spacing, np.float64), title)
 
 
 def detection_colours(num_detections):
@@ -125,8 +125,15 @@ def outlines(plane):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Row:
-    """What one row of panels shows: ids and their colours, boxes (of ids 1..D) and their names."""
+class Row:
+    """What one row of panels shows beside the volume.
+
+    name: at its side.
+    ids: [Z, Y, X] int32, tinted and outlined in their colours where not 0.
+    colours: [N, 3] RGB in [0, 1], of every id; box i has that of id i + 1.
+    boxes: [D, 6] voxels.
+    names: of the boxes; or none, [].
+    """
 
     name: str
     ids: np.ndarray
@@ -157,14 +164,23 @@ class _Slice:
         return box[self.axis] <= self.index + 0.5 < box[self.axis + 3]
 
 
-def _draw(volume, rows, point, spacing, title):
+def rows_figure(volume, rows, point, spacing, title):
+    """Three orthogonal slices through a point, once for every `Row`, as a matplotlib figure.
+
+    Args:
+      volume: [Z, Y, X] float.
+      rows: list of Row.
+      point: [3] int, a voxel of the volume.
+      spacing: [3] float64, mm per voxel.
+      title: of the picture.
+    """
     slices = [_Slice(axis, int(point[axis])) for axis in range(3)]
     sizes = _panel_sizes(np.array(volume.shape) * spacing, slices)
     row_height = sizes[:, 1].max() + _ABOVE + _BELOW
     figure_size = np.array([_SIDE + (sizes[:, 0] + _BETWEEN).sum(), _TOP + len(rows) * row_height])
     figure = Figure(figsize=figure_size, dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    window = _grey_window(volume)
+    window = grey_window(volume)
     for number, row in enumerate(rows):
         top = figure_size[1] - _TOP - number * row_height - _ABOVE
         left = _SIDE
@@ -295,7 +311,7 @@ def _segments(x0, y0, x1, y1):
     return np.stack([np.stack([x0, y0], -1), np.stack([x1, y1], -1)], axis=1).astype(np.float64)
 
 
-def _grey_window(volume):
+def grey_window(volume):
     """Darkest and brightest value shown; non-finite voxels are left out of the count."""
     finite = volume[np.isfinite(volume)]
     if finite.size == 0:

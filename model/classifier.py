@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from ops import checks, losses
+from ops import checks, losses, sampling
 
 # Places that are looked at for one without objects.
 PLACES = 64
@@ -28,14 +28,14 @@ class Classifier(tf.keras.layers.Layer):
         Args:
           backbone: layer [B, z, y, x, C] -> {level: features}.
           batch: volume [B, Z, Y, X, C], boxes [B, G, 6], class_ids [B, G], valid [B, G].
-          seed: [2] int32.
+          seed: [2] int32, or [B, 2], one of each example.
 
         Returns:
           {"classifier": [B]}, the mean over the crops that there are: one where a volume holds no object, or is so full
           that no place without any was found; 0 without either.
         """
         volume, valid = batch["volume"], batch["valid"]
-        draw = tf.where(valid, tf.random.stateless_uniform(tf.shape(valid), seed), -1.0)
+        draw = tf.where(valid, sampling.uniform(tf.shape(valid), seed), -1.0)
         slot = tf.argmax(draw, axis=1, output_type=tf.int32)
         box, class_id = (tf.gather(batch[name], slot, batch_dims=1) for name in ("boxes", "class_ids"))
         empty, is_empty = empty_centres(batch["boxes"], valid, list(volume.shape[1:4]), self.crop_size, seed + 1)
@@ -55,13 +55,13 @@ def empty_centres(boxes, valid, shape, size, seed):
       valid: [B, G] bool; what stands in the other slots counts nothing.
       shape: (Z, Y, X) of the volumes.
       size: (z, y, x) of the crop.
-      seed: [2] int32.
+      seed: [2] int32, or [B, 2], one of each example.
 
     Returns:
       centres: [B, 3] float32, voxels, somewhere in the volume.
       found: [B] bool; False where each of these places meets one.
     """
-    places = tf.random.stateless_uniform([tf.shape(boxes)[0], PLACES, 1, 3], seed) * tf.constant(shape, tf.float32)
+    places = sampling.uniform([tf.shape(boxes)[0], PLACES, 1, 3], seed) * tf.constant(shape, tf.float32)
     reach = 0.5 * tf.constant(size, tf.float32) + 0.5  # a crop begins at a whole voxel
     boxes = boxes[:, tf.newaxis]
     meets = tf.reduce_all((boxes[..., :3] < places + reach) & (boxes[..., 3:] > places - reach), axis=-1)

@@ -126,3 +126,18 @@ class ConvNorm(tf.keras.layers.Layer):
         """[B, z, y, x, C] -> [B, ceil(z / stride), ..., filters]."""
         x = self.norm(self.conv(x), training=training)
         return self.activation(x) if self.activation else x
+
+
+def run(layer, x, training, *, recompute=False):
+    """The output of a layer, built.
+
+    Args:
+      layer: called as layer(x, training); with `recompute` the same input must give the same output again.
+      x: tensor.
+      training: bool.
+      recompute: whether, in training, what the layer computes inside is not held until its gradient is due, but
+        computed once more then (Chen et al. 2016): less memory for another forward pass.
+    """
+    if recompute and training:
+        return tf.recompute_grad(lambda inputs: layer(inputs, training=True))(x)
+    return layer(x, training=training)

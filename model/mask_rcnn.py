@@ -202,7 +202,8 @@ class MaskRCNN(tf.keras.Model):
         Args:
           batch: as data/pipeline makes it: volume, instance_ids, boxes, class_ids, valid; with an attribute head
             attributes; with given landmarks and a head for them keypoints, keypoints_valid.
-          seed: [2] int32, draws the anchors, rois and crops that train.
+          seed: [2] int32, draws the anchors, rois and crops that train, or [B, 2]: a draw for each volume, which then
+            does not depend on the others.
           learns: "rpn", "heads" or both, trained jointly; or "classifier" alone.
           proposer: another MaskRCNN that proposes the rois in the place of this one.
 
@@ -242,6 +243,11 @@ class MaskRCNN(tf.keras.Model):
     def propose(self, volume):
         """Proposals [B, P, 6] and whether each is one, [B, P], for the training of another network's heads."""
         return self._propose(*self.rpn_head(self._pyramid(volume, training=False)), training=True)
+
+    def classify(self, volume, boxes):
+        """Probabilities [B, N, K + 1] of what is in given boxes [B, N, 6], voxels; the mean over the stages."""
+        pooled = self._pool(self._pyramid(volume, training=False), boxes, self.config.box_head.roi_size)
+        return cascade.mean_probabilities([head(pooled)[0] for head in self.box_heads])
 
     def _rpn_losses(self, logits, deltas, batch, seed):
         anchors = targets.anchor_targets(

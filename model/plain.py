@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from model.layers import ConvNorm, in_training, max_pool3d
+from model.layers import ConvNorm, in_training, max_pool3d, run
 
 
 class Plain(tf.keras.layers.Layer):
@@ -21,6 +21,7 @@ class Plain(tf.keras.layers.Layer):
           **kwargs: to the layer.
         """
         super().__init__(**kwargs)
+        self.recompute = False  # see layers.run
         self.strides = [tuple(stride) for stride in stage_strides]
         self.stages = [
             [ConvNorm(filters, kernel, style=style, name=f"c{level}_{block}") for block in range(blocks)]
@@ -50,7 +51,7 @@ class Plain(tf.keras.layers.Layer):
             if stride != (1, 1, 1):
                 x = _pool(x, stride)
             for conv in stage:
-                x = conv(x, training=training)
+                x = run(conv, x, training, recompute=self.recompute)
             x = levels[level] = dropout(x, training=in_training(training, *stage))
         return levels
 

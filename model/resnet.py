@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from model.layers import ConvNorm, activation, in_training, max_pool3d, pad
+from model.layers import ConvNorm, activation, in_training, max_pool3d, pad, run
 
 
 class ResidualBlock(tf.keras.layers.Layer):
@@ -111,7 +111,7 @@ class ResNet(tf.keras.layers.Layer):
         super().__init__(**kwargs)
         self.stem = ConvNorm(stem_channels, stem_kernel, stem_stride, style=style, name="stem")
         self.pool = StemPool(stem_pool, name="pool")
-        self.stages, self.dropouts = [], []
+        self.stages, self.dropouts, self.recompute = [], [], False  # see layers.run
         depth, channels = 0, stem_channels
         stages = zip(stage_channels, stage_blocks, stage_kernels, stage_strides, strict=True)
         for level, (filters, blocks, kernel, stride) in enumerate(stages, start=2):
@@ -145,12 +145,12 @@ class ResNet(tf.keras.layers.Layer):
 
     def call(self, volume, training=False):
         """[B, Z, Y, X, C] -> {1: the stem's output, 2: the first stage's, ...}."""
-        x = self.stem(volume, training=training)
+        x = run(self.stem, volume, training, recompute=self.recompute)
         levels = {1: x}
         x = self.pool(x)
         for level, (stage, dropout) in enumerate(zip(self.stages, self.dropouts, strict=True), start=2):
             for block in stage:
-                x = block(x, training=training)
+                x = run(block, x, training, recompute=self.recompute)
             x = levels[level] = dropout(x, training=in_training(training, *stage))
         return levels
 

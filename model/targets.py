@@ -62,7 +62,7 @@ def anchor_targets(anchors, anchors_per_level, boxes, valid, scores, *, shape, r
       shape: (Z, Y, X) of the patch.
       rpn: settings: assignment, positive_iou, negative_iou, atss_candidates, cross_boundary, sampling,
         hard_negative_pool, num_samples (0: all that are labelled train), positive_fraction.
-      seed: [2] int32; one draw for the whole batch: a volume's truths do not depend on the others, its draw does.
+      seed: [2] int32, one draw for the whole batch, or [B, 2], one for each of its volumes.
 
     Returns:
       AnchorTargets.
@@ -134,7 +134,7 @@ def sample_rois(proposals, proposals_valid, boxes, class_ids, valid, *, rois, po
       rois: settings: num_samples, positive_fraction, positive_iou, negative_iou, add_truths.
       positive_iou: in the place of that of the settings, for the first stage of a cascade; a roi with less than both
         this and `rois.negative_iou` is background.
-      seed: [2] int32; one draw for the whole batch.
+      seed: [2] int32, one draw for the whole batch, or [B, 2], one for each of its volumes.
 
     Returns:
       RoiTargets, the positives first, with R = num_samples, or as many as there are proposals (and truths) if less.

@@ -17,7 +17,7 @@ def balanced_sample(labels, *, num_samples, positive_fraction, seed):
       labels: [..., A] int32: 1 positive, 0 negative, -1 ignored.
       num_samples: size of the subset.
       positive_fraction: at most round(num_samples * positive_fraction) of it are positives.
-      seed: [2] int32; the same seed gives the same subset.
+      seed: [2] int32, or [B, 2], one of each row of the first axis; the same seed gives the same subset.
 
     Returns:
       positive: [..., A] bool, the positives drawn.
@@ -27,7 +27,7 @@ def balanced_sample(labels, *, num_samples, positive_fraction, seed):
       ValueError: other shapes, num_samples not positive, positive_fraction not in [0, 1].
     """
     _check(labels, None, num_samples, positive_fraction, seed)
-    priority = tf.random.stateless_uniform(tf.shape(labels), seed)
+    priority = uniform(tf.shape(labels), seed)
     positive, wanted = _positives(labels, priority, num_samples, positive_fraction)
     return positive, _highest(labels == 0, priority, wanted, num_samples)
 
@@ -44,7 +44,7 @@ def hard_negative_sample(labels, scores, *, num_samples, positive_fraction, pool
       num_samples: size of the subset.
       positive_fraction: at most round(num_samples * positive_fraction) of it are positives, drawn uniformly.
       pool_factor: size of the pool in negatives wanted, rounded up; at least 1.
-      seed: [2] int32; the same seed gives the same subset.
+      seed: [2] int32, or [B, 2], one of each row of the first axis; the same seed gives the same subset.
 
     Returns:
       positive: [..., A] bool, the positives drawn.
@@ -56,7 +56,7 @@ def hard_negative_sample(labels, scores, *, num_samples, positive_fraction, pool
     """
     _check(labels, scores, num_samples, positive_fraction, seed)
     checks.within("pool_factor", pool_factor, 1, MAX_POOL_FACTOR)
-    priority = tf.random.stateless_uniform(tf.shape(labels), seed)
+    priority = uniform(tf.shape(labels), seed)
     positive, wanted = _positives(labels, priority, num_samples, positive_fraction)
     pool_size = tf.cast(tf.math.ceil(pool_factor * tf.cast(wanted, tf.float64)), tf.int32)
     candidates = (labels == 0) & ~tf.math.is_nan(scores)
@@ -64,8 +64,24 @@ def hard_negative_sample(labels, scores, *, num_samples, positive_fraction, pool
     return positive, _highest(pool, priority, wanted, num_samples)
 
 
+def uniform(shape, seed):
+    """Uniform random numbers.
+
+    Args:
+      shape: [D] int32 or list, of the result; D >= 1.
+      seed: [2] int32, one draw of them all, or [B, 2] with B = shape[0]: row b depends on its own seed alone.
+
+    Returns:
+      float32 in [0, 1) of that shape.
+    """
+    seed = tf.convert_to_tensor(seed)
+    if seed.shape.rank == 1:
+        return tf.random.stateless_uniform(shape, seed)
+    return tf.map_fn(lambda row: tf.random.stateless_uniform(shape[1:], row), seed, fn_output_signature=tf.float32)
+
+
 def _check(labels, scores, num_samples, positive_fraction, seed):
-    spec = "labels [..., A], scores [..., A], seed [2]"
+    spec = "labels [..., A], scores [..., A], seed [..., 2]"
     checks.shapes(spec, labels, scores, tf.convert_to_tensor(seed))
     checks.positive("num_samples", num_samples)
     checks.within("positive_fraction", positive_fraction, 0, 1)

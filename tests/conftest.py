@@ -4,7 +4,7 @@ import tensorflow as tf
 from configs import schema
 from serving import export
 from tests import tiny
-from training import checkpoints
+from training import checkpoints, restore
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +14,7 @@ def untrained_run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "model"
     checkpoints.claim(workdir, schema.to_json(tiny.config()), lambda text: [])
     model = tiny.model(tiny.config())
-    checkpoints.manager(workdir, model, tf.keras.optimizers.SGD(), keep=1).save()
+    checkpoints.manager(workdir, restore.State(model), tiny.config().train).save()
     return workdir
 
 

@@ -42,7 +42,8 @@ class ExportMainTest:
     @pytest.mark.parametrize(("name", "output"), [("default", "run/saved_model"), ("empty", "empty")])
     def test_writes_a_saved_model_with_the_config_of_the_run(self, results, folder, untrained_run, name, output):
         assert (results[name].code, results[name].err) == (0, "")
-        assert results[name].out == f"SavedModel in {folder / output}\n"
+        checkpoint = folder / "run" / "checkpoints" / "ckpt-1"
+        assert results[name].out == f"SavedModel in {folder / output}, of {checkpoint}\n"
         assert (folder / output / "saved_model.pb").is_file()
         asset = folder / output / "assets" / "config.json"
         assert asset.read_text() == (untrained_run / "config.json").read_text()
@@ -51,7 +52,7 @@ class ExportMainTest:
         assert results["default"].code == 0
         patches = tf.saved_model.load(str(folder / "run" / "saved_model")).signatures["patches"]
         volumes = tf.random.stateless_normal([2, *tiny.config().input.patch_size, 1], [1, 2])
-        expected = restore.load_model(untrained_run, tiny.config())(volumes)
+        expected = restore.load_model(untrained_run, tiny.config())[0](volumes)
         assert int(tf.reduce_min(expected["num_detections"])) > 0
         for name, value in patches(volume=volumes).items():
             np.testing.assert_allclose(value, expected[name], atol=1e-5, err_msg=name)

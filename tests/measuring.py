@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from configs import schema
 from tests import tiny
-from training import checkpoints
+from training import checkpoints, restore
 
 ATTRIBUTES = ("energy", "charge")
 OUTPUTS = {"attributes", "keypoints", "keypoint_scores"}
@@ -23,5 +23,5 @@ def run(workdir):
     tf.keras.utils.set_random_seed(1)
     checkpoints.claim(workdir, schema.to_json(config()), lambda text: [])
     model = tiny.model(config())
-    checkpoints.manager(workdir, model, tf.keras.optimizers.SGD(), keep=1).save()
+    checkpoints.manager(workdir, restore.State(model), tiny.config().train).save()
     return model

@@ -66,7 +66,7 @@ def batch(settings, seed, *, num_objects=(3, 2)):
       num_objects: objects drawn in each volume; a later one hides an earlier one where they meet.
 
     Returns:
-      dict of NumPy arrays: volume, instance_ids, boxes, class_ids, attributes, valid.
+      dict of NumPy arrays: volume, instance_ids, boxes, class_ids, attributes, valid, number, rows.
     """
     rng = np.random.default_rng(seed)
     shape, slots = settings.input.patch_size, settings.input.max_instances
@@ -102,6 +102,8 @@ def truth(volume, ids, class_ids):
         "class_ids": np.where(valid, class_ids, 0).astype(np.int32),
         "attributes": np.zeros((len(ids), slots, 0), np.float32),
         "valid": valid,
+        "number": np.arange(len(ids)),
+        "rows": np.arange(len(ids), dtype=np.int32)[:, np.newaxis],
     }
 
 

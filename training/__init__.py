@@ -1,1 +1,1 @@
-"""Optimisation: strategy, optimizer, loop, checkpoints, tracking."""
+"""Optimisation: strategy, optimizer, loop, checkpoints."""

@@ -11,7 +11,9 @@ import tensorflow as tf
 from data.atomic import replacing
 from data.errors import InputError
 
-CONFIG_FILE, VERSIONS_FILE, CHECKPOINTS = "config.json", "versions.json", "checkpoints"
+CONFIG_FILE, VERSIONS_FILE = "config.json", "versions.json"
+LOOKS = ("summary", "sanity", "lr_find")  # folders of debugging/
+CHECKPOINTS, BEST = "checkpoints", "best"  # of the run, to go on with; and of the weights that evaluated best
 PACKAGES = ("tensorflow", "tensorflow-addons", "tensorflow-io", "numpy", "keras", "mask-rcnn-3d")
 
 
@@ -77,8 +79,11 @@ def _check_writable(workdir):
 
 
 def _is_of_a_claim(name):
-    """Whether `claim` leaves a file of this name before the config is there; see data/atomic.py for the hidden ones."""
-    return name == VERSIONS_FILE or (name.startswith(".") and name.endswith((VERSIONS_FILE, CONFIG_FILE)))
+    """Whether `claim` leaves a file of this name before the config is there; see data/atomic.py for the hidden ones.
+
+    Or debugging/, which may look at a config before it trains.
+    """
+    return name in (VERSIONS_FILE, *LOOKS) or (name.startswith(".") and name.endswith((VERSIONS_FILE, CONFIG_FILE)))
 
 
 def read_config_text(workdir):
@@ -89,66 +94,130 @@ def read_config_text(workdir):
     return path.read_text()
 
 
-def manager(workdir, model, optimizer, keep, *, worker=None):
-    """A CheckpointManager for model and optimizer (which counts the steps).
+def manager(workdir, state, train_config, *, worker=None):
+    """A CheckpointManager for all that a run goes on with.
 
     Args:
       workdir: the run's folder.
-      model: MaskRCNN, built.
-      optimizer: built.
-      keep: how many checkpoints stay.
+      state: restore.State, built.
+      train_config: the section `train`: how many checkpoints stay.
       worker: a name for a worker that is not the chief. All must take part in writing, but only the chief's
         checkpoints count: those of the others go to folders of their own.
     """
-    folder = pathlib.Path(workdir) / (CHECKPOINTS if worker is None else f"{CHECKPOINTS}-{worker}")
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
-    return tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=keep)
+    return tf.train.CheckpointManager(
+        tf.train.Checkpoint(**_parts(state)),
+        str(_folder(workdir, CHECKPOINTS, worker)),
+        max_to_keep=train_config.keep_checkpoints,
+        keep_checkpoint_every_n_hours=train_config.keep_hours or None,
+    )
 
 
-def restore_latest(workdir, model, optimizer=None):
-    """Restores the newest checkpoint of a run, if there is one.
+def best_manager(workdir, model, *, worker=None):
+    """A CheckpointManager for the weights alone, of which the newest stay; see `manager`."""
+    folder = _folder(workdir, BEST, worker)
+    return tf.train.CheckpointManager(tf.train.Checkpoint(model=model), str(folder), max_to_keep=1)
+
+
+def save(manager, step):
+    """Writes a checkpoint, named after the step; the older ones stay until it is complete.
+
+    Returns:
+      Its path.
+
+    Raises:
+      OSError: the disk is full, say; the older ones are still there.
+    """
+    try:
+        return manager.save(checkpoint_number=step)
+    except tf.errors.OpError as error:
+        reason = error.message.splitlines()[0]
+        raise OSError(f"{manager.directory}: checkpoint {step} cannot be written: {reason}") from error
+
+
+def restore_latest(workdir, state):
+    """Restores the newest checkpoint of a run that can be read, if there is one.
+
+    A kill or a full disk may leave the newest one damaged: then the one before is taken, and said to be.
 
     Args:
       workdir: the run's folder.
-      model: MaskRCNN, built.
-      optimizer: built; None restores the model alone.
+      state: restore.State, built; parts of it that are None are not restored.
 
     Returns:
-      The checkpoint's path, or None.
+      The checkpoint's path, or None where the run has none.
 
     Raises:
-      InputError: the checkpoint cannot be read, or belongs to another network.
+      InputError: none of them can be read, or they belong to another network.
     """
-    path = latest(pathlib.Path(workdir) / CHECKPOINTS)
+    first_error = None
+    for path in newest_first(pathlib.Path(workdir) / CHECKPOINTS):
+        try:
+            _restore(path, state)
+        except InputError as error:
+            first_error = first_error or error
+            continue
+        if first_error:
+            print(f"warning: {first_error}; going on with {path}", flush=True)
+        return path
+    if first_error:
+        raise first_error
+    return None
+
+
+def require(workdir, state, which):
+    """Restores weights for evaluation or export.
+
+    Args:
+      workdir: the run's folder.
+      state: restore.State without optimizer and progress.
+      which: "best", by the metric of the run's evaluations, or the newest where it made none; or "latest".
+
+    Returns:
+      The checkpoint's path.
+
+    Raises:
+      InputError: see `restore_latest`; or the run has none yet.
+    """
+    best = newest_first(pathlib.Path(workdir) / BEST) if which == "best" else []
+    if best:
+        _restore(best[0], state._replace(average=None))
+        return best[0]
+    path = restore_latest(workdir, state)
     if path is None:
-        return None
-    parts = {"model": model} if optimizer is None else {"model": model, "optimizer": optimizer}
+        raise InputError(f"workdir {workdir}: expected a checkpoint in {CHECKPOINTS}/, found none; train first")
+    if state.average:
+        state.average.copy_to(state.model)
+    return path
+
+
+def newest_first(folder):
+    """Paths of the checkpoints of a folder, that of the most steps first; also where a kill kept TensorFlow from noting
+    them.
+    """
+    complete = [path.with_suffix("") for path in pathlib.Path(folder).glob("ckpt-*.index")]
+    return [str(path) for path in sorted(complete, key=lambda path: int(path.name.split("-")[1]), reverse=True)]
+
+
+def _restore(path, state):
+    """Restores one checkpoint, whole; InputError where that cannot be."""
     try:
-        status = tf.train.Checkpoint(**parts).restore(path)
+        status = tf.train.Checkpoint(**_parts(state)).restore(path)
         status.assert_existing_objects_matched()
-        if optimizer is None:
+        if state.optimizer is None:
             status.expect_partial()
-        _check_all_used(path, model)
+        _check_all_used(path, state.model)
     except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
         # IndexError is how TensorFlow reports a file that ends too early.
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"checkpoint {path}: expected a whole one of this network, came: {reason}") from error
-    return path
 
 
-def require_latest(workdir, model):
-    """Restores the newest checkpoint; InputError where the run has none yet."""
-    path = restore_latest(workdir, model)
-    if path is None:
-        raise InputError(f"workdir {workdir}: expected a checkpoint in {CHECKPOINTS}/, found none; train first")
-    return path
+def _parts(state):
+    return {name: part for name, part in state._asdict().items() if part is not None}
 
 
-def latest(folder):
-    """The newest checkpoint of a folder, or None; also where a kill kept TensorFlow from noting which that is."""
-    complete = [path.with_suffix("") for path in folder.glob("ckpt-*.index")]
-    newest = max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
-    return tf.train.latest_checkpoint(str(folder)) or (str(newest) if newest else None)
+def _folder(workdir, name, worker):
+    return pathlib.Path(workdir) / (name if worker is None else f"{name}-{worker}")
 
 
 def _check_all_used(path, model):

@@ -1,39 +1,12 @@
-"""AdamW in one pass, with linear warm-up and cosine decay, anew in every stage of a training."""
-
-import math
+"""The rules by which a gradient becomes a step."""
 
 import tensorflow as tf
+import tensorflow_addons as tfa
 
+from training import schedules
 
-class StagedWarmupCosine(tf.keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly to a stage's peak, then falls to zero along half a cosine (Loshchilov and Hutter 2017)."""
-
-    def __init__(self, peaks, steps, warmup_steps):
-        """Makes the schedule.
-
-        Args:
-          peaks: learning rate of every stage.
-          steps: length of every stage.
-          warmup_steps: at the beginning of every stage, fewer than it has steps.
-        """
-        super().__init__()
-        self.peaks, self.steps, self.warmup_steps = tuple(peaks), tuple(steps), warmup_steps
-
-    def __call__(self, step):
-        """Learning rate at a step, float32."""
-        step = tf.cast(step, tf.float32)
-        ends = tf.cumsum(tf.constant(self.steps, tf.float32))
-        stage = tf.minimum(tf.reduce_sum(tf.cast(step >= ends, tf.int32)), len(self.steps) - 1)
-        length, peak = tf.gather(tf.constant(self.steps, tf.float32), stage), tf.gather(tf.constant(self.peaks), stage)
-        step -= tf.gather(ends, stage) - length
-        warmup = (step + 1.0) / max(self.warmup_steps, 1)
-        progress = (step - self.warmup_steps) / (length - self.warmup_steps)
-        cosine = 0.5 * (1.0 + tf.cos(math.pi * tf.clip_by_value(progress, 0.0, 1.0)))
-        return peak * tf.minimum(warmup, cosine)
-
-    def get_config(self):
-        """The arguments of the constructor."""
-        return {"peaks": self.peaks, "steps": self.steps, "warmup_steps": self.warmup_steps}
+# Parts of the names of variables that are not decayed: biases, scales and offsets.
+UNDECAYED = ("bias", "gamma", "beta", "alpha")
 
 
 class AdamW(tf.keras.optimizers.AdamW):
@@ -65,17 +38,91 @@ class AdamW(tf.keras.optimizers.AdamW):
         """Nothing: `update_step` does it."""
 
 
-def make(train_config):
-    """The optimizer of the `train` section; biases, scales and offsets are not decayed.
+class RectifiedAdam(tfa.optimizers.RectifiedAdam):
+    """That of Addons (Liu et al. 2020), which does not decay what is not to be decayed."""
+
+    def __init__(self, *args, weight_decay, **kwargs):
+        """As its base."""
+        super().__init__(*args, weight_decay=weight_decay, **kwargs)
+        self.decays = weight_decay > 0
+
+    def _resource_apply_dense(self, grad, var, apply_state=None):
+        self._has_weight_decay = self.decays and not any(part in var.name for part in UNDECAYED)
+        return super()._resource_apply_dense(grad, var, apply_state)
+
+
+def make(train_config, factor=None, schedule=None):
+    """The optimizer of the `train` section, which counts the steps; call it under the strategy's scope.
 
     With precision mixed_float16 it scales the loss, and skips a step whose gradient is not finite.
+
+    Args:
+      train_config: see above.
+      factor: scalar variable that the learning rate is multiplied by, or None.
+      schedule: f(step) -> learning rate in the place of that of the section.
     """
-    stages = train_config.as_stages()
-    schedule = StagedWarmupCosine(
-        [stage.learning_rate for stage in stages], [stage.steps for stage in stages], train_config.warmup_steps
+    schedule = schedule or schedules.Staged(
+        train_config.as_stages(), train_config.schedule, train_config.warmup_steps, factor
     )
-    optimizer = AdamW(schedule, weight_decay=train_config.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "alpha"])
+    optimizer = _of_rule(train_config.optimizer, schedule, train_config.weight_decay)
     if train_config.precision == "mixed_float16":
         optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
     return optimizer
+
+
+def build(optimizer, variables):
+    """Makes what the optimizer keeps of each variable, so that a checkpoint can be restored into it.
+
+    Ranger begins with the values that the variables have now.
+    """
+    if not _is_legacy(optimizer):
+        optimizer.build(variables)
+        return
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    count = inner.iterations  # makes the variable
+    inner._create_all_weights(variables)  # the older optimizers, those of Addons, have no other way
+    if isinstance(inner, tfa.optimizers.Lookahead):
+        inner._optimizer._iterations = count  # as its first step would do
+
+
+def apply(optimizer, gradients, variables):
+    """One step by gradients that have been summed over the replicas; call it in a replica."""
+    summed = (
+        {"experimental_aggregate_gradients": False} if _is_legacy(optimizer) else {"skip_gradients_aggregation": True}
+    )
+    optimizer.apply_gradients(zip(gradients, variables, strict=True), **summed)
+
+
+def learning_rate(optimizer):
+    """That of the last step, a float."""
+    rate = optimizer.learning_rate
+    # The older ones keep their schedule, the newer ones what it said last.
+    return float(tf.convert_to_tensor(rate(optimizer.iterations - 1) if callable(rate) else rate))
+
+
+def _of_rule(settings, schedule, weight_decay):
+    adam = {"beta_1": settings.beta_1, "beta_2": settings.beta_2, "epsilon": settings.epsilon}
+    if settings.name == "adam":
+        return tf.keras.optimizers.Adam(schedule, **adam)
+    if settings.name == "lamb":
+        return tfa.optimizers.LAMB(
+            schedule,
+            weight_decay=weight_decay,
+            exclude_from_weight_decay=list(UNDECAYED),
+            exclude_from_layer_adaptation=list(UNDECAYED),
+            **adam,
+        )
+    if settings.name == "ranger":
+        fast = RectifiedAdam(schedule, weight_decay=weight_decay, **adam)
+        return tfa.optimizers.Lookahead(fast, settings.slow_steps, settings.slow_share)
+    if settings.name == "sgd":
+        optimizer = tf.keras.optimizers.SGD(schedule, settings.momentum, nesterov=True, weight_decay=weight_decay)
+    else:
+        optimizer = AdamW(schedule, weight_decay=weight_decay, **adam)
+    optimizer.exclude_from_weight_decay(var_names=list(UNDECAYED))
+    return optimizer
+
+
+def _is_legacy(optimizer):
+    """Whether it is of the older kind, as those of Addons are."""
+    return isinstance(getattr(optimizer, "inner_optimizer", optimizer), tf.keras.optimizers.legacy.Optimizer)

@@ -1,9 +1,11 @@
 """The network of a config, new or from a run's folder."""
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from model.mask_rcnn import MaskRCNN
-from training import checkpoints
+from training import averaging, checkpoints, optimizers, progress
 
 
 def make_model(config):
@@ -25,24 +27,55 @@ def make_model(config):
             name="mask_rcnn",
         )
         model.build_variables(config.input.channels)
+        model.backbone.recompute = config.train.recompute
     finally:
         tf.keras.mixed_precision.set_global_policy(before)
     return model
 
 
-def load_model(workdir, config):
-    """The network of a run with the weights of its newest checkpoint.
+class State(NamedTuple):
+    """All that a run goes on with: `average` is an averaging.Average or None, `progress` a progress.Progress."""
+
+    model: MaskRCNN
+    optimizer: object = None
+    average: object = None
+    progress: object = None
+
+
+def make_state(config, begin=None):
+    """The `State` of a run that has not begun; call it under the strategy's scope.
+
+    Args:
+      config: a Config.
+      begin: f(model) that gives the network its first weights, or None.
+    """
+    model = make_model(config)
+    if begin:
+        begin(model)
+    # After the first weights are there: some optimizers, and the average, keep a copy of them.
+    told = progress.Progress()
+    optimizer = optimizers.make(config.train, told.rate_factor if config.train.schedule.name == "plateau" else None)
+    optimizers.build(optimizer, model.trainable_variables)
+    return State(model, optimizer, _average(model, config.train), told)
+
+
+def load_model(workdir, config, which="best"):
+    """The network of a run, with the mean weights where it averages them.
 
     Args:
       workdir: the run's folder.
       config: its Config.
+      which: "best" or "latest"; see `checkpoints.require`.
 
     Returns:
-      MaskRCNN.
+      MaskRCNN, and the path of the checkpoint.
 
     Raises:
       data.errors.InputError: there is no checkpoint, or it belongs to another network.
     """
     model = make_model(config)
-    checkpoints.require_latest(workdir, model)
-    return model
+    return model, checkpoints.require(workdir, State(model, average=_average(model, config.train)), which)
+
+
+def _average(model, train_config):
+    return averaging.make(model, train_config, sum(stage.steps for stage in train_config.as_stages()))

@@ -17,34 +17,38 @@ PATIENCE = 60
 
 def last_step(train_config):
     """Where the last stage ends."""
-    return sum(stage.steps for stage in train_config.as_stages())
+    return stage_ends(train_config)[-1]
 
 
-def train(config, workdir, strategy, model, optimizer, batches, *, worker=None, on_log, on_checkpoint):
+def stage_ends(train_config):
+    """The last step of every stage."""
+    return tuple(itertools.accumulate(stage.steps for stage in train_config.as_stages()))
+
+
+def train(config, workdir, strategy, state, batches, *, worker=None, ends, on_loop):
     """Trains through the stages that are left, counted by the optimizer's steps.
 
     Args:
       config: a Config.
       workdir: the run's folder.
-      strategy: tf.distribute.Strategy under whose scope model and optimizer were made.
-      model: MaskRCNN, built.
-      optimizer: built for all variables of the model.
+      strategy: tf.distribute.Strategy under whose scope the state was made.
+      state: restore.State, built for all variables of the model.
       batches: iterator of a distributed dataset.
       worker: a name for a worker that is not the chief.
-      on_log: see `loop.train`.
-      on_checkpoint: see `loop.train`.
+      ends: see `loop.train`.
+      on_loop: see `loop.train`.
 
     Raises:
       InputError: a pattern of `trainable` that matches nothing, a stage in which nothing that trains is learnt, or a
         stage's network that is needed and gone.
-      loop.NonFiniteError: see `loop.train`.
+      loop.NonFiniteError: see `loop.train`; it knows its stage as `stage`, and what proposes its rois as `proposer`.
     """
-    stages = config.train.as_stages()
+    stages, model, optimizer = config.train.as_stages(), state.model, state.optimizer
     _check_trainable(model, stages)
     for line in config.without_effect():
         print(f"warning: {line}", flush=True)
     wanted = {stage.proposals_of for stage in stages}
-    for stage, end in zip(stages, itertools.accumulate(stage.steps for stage in stages), strict=True):
+    for stage, end in zip(stages, stage_ends(config.train), strict=True):
         if int(optimizer.iterations.numpy()) >= end:
             continue
         freezing.set_trainable(model, stage.trainable)
@@ -55,21 +59,19 @@ def train(config, workdir, strategy, model, optimizer, batches, *, worker=None, 
         if len(stages) > 1:
             print(f"stage {stage.name}: to step {end}", flush=True)
 
-        def checkpoint(step, stage=stage, end=end):
-            # The network first: a run that goes on from this checkpoint never comes back to the end of this stage.
+        def after(step, scalars, stage=stage, end=end):
+            # The network first: a run that goes on from a checkpoint at its end never comes back to this stage.
             if step == end and stage.name in wanted:
                 _keep(workdir, stage.name, model, worker)
-            on_checkpoint(step)
+            return on_loop(step, scalars)
 
-        loop.train(
-            loop.make_train_steps(strategy, model, optimizer, config.train, stage, proposer),
-            batches,
-            optimizer,
-            config.train,
-            last_step=end,
-            on_log=on_log,
-            on_checkpoint=checkpoint,
-        )
+        train_steps = loop.make_train_steps(strategy, model, optimizer, config.train, stage, proposer, state.average)
+        try:
+            if loop.train(train_steps, batches, optimizer, config.train, last_step=end, ends=ends, on_loop=after):
+                break
+        except loop.NonFiniteError as error:
+            error.stage, error.proposer = stage, proposer
+            raise
     freezing.set_trainable(model, ("all",))
 
 

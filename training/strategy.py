@@ -1,40 +1,83 @@
 """Where the model is replicated."""
 
+import functools
 import json
 import os
+import socket
 
 import tensorflow as tf
 
 from data.errors import InputError
 
-STRATEGIES = ("one_device", "mirrored", "multi_worker")
+STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
+# What TensorFlow says to the workers that are left.
+_ABORTED = "Collective ops is aborted by:"
 
 
-def make(name, logical_devices=0):
+def make(name, logical_devices=0, devices=()):
     """The distribution strategy of a run; call it before anything else touches TensorFlow's devices.
 
     Args:
-      name: "one_device" (the first GPU, or the CPU), "mirrored" (all GPUs, or the CPU) or "multi_worker" (every
-        process that TF_CONFIG names).
+      name: "one_device" (the first GPU, or the CPU), "mirrored" (all GPUs, or the CPU), "multi_worker" (every process
+        that TF_CONFIG names) or "tpu" (the one that TPU_NAME names; never run by the tests).
       logical_devices: split the CPU into this many devices and use those; 0 leaves it whole.
+      devices: names of those to use for one_device and mirrored, "GPU:1" say; () all.
 
     Returns:
       tf.distribute.Strategy.
 
     Raises:
-      InputError: the name is unknown, TF_CONFIG is missing or does not parse, or the devices are already in use.
+      InputError: the name or a device is unknown; TF_CONFIG is missing, does not parse or names a port that is taken;
+        there is no TPU; or the devices are already in use.
     """
+    if name not in STRATEGIES:
+        raise InputError(f"--strategy: expected one of {', '.join(STRATEGIES)}, came {name!r}")
     if logical_devices:
         _split_cpu(logical_devices)
+    if devices and name not in ("one_device", "mirrored"):
+        raise InputError(f"--devices: expected none with --strategy={name}, came {','.join(devices)}")
     if name == "multi_worker":
         _check_tf_config()
         return tf.distribute.MultiWorkerMirroredStrategy()
-    devices = _devices(logical_devices)
-    if name == "mirrored":
-        return tf.distribute.MirroredStrategy(devices)
-    if name == "one_device":
-        return tf.distribute.OneDeviceStrategy(devices[0])
-    raise InputError(f"--strategy: expected one of {', '.join(STRATEGIES)}, came {name!r}")
+    if name == "tpu":
+        return _tpu()
+    found = _chosen(devices) if devices else _devices(logical_devices)
+    return tf.distribute.MirroredStrategy(found) if name == "mirrored" else tf.distribute.OneDeviceStrategy(found[0])
+
+
+def sum_of_workers(strategy, value):
+    """The sum of a number over all processes, float; every process has to ask for it.
+
+    Args:
+      strategy: tf.distribute.Strategy.
+      value: this process's own.
+    """
+    if strategy.cluster_resolver is None or not strategy.extended._in_multi_worker_mode():
+        return float(value)
+    # Every device of this process brings its share.
+    share = float(value) / len(strategy.extended.worker_devices)
+    return float(_summed(strategy)(tf.constant(share)))
+
+
+@functools.cache
+def _summed(strategy):
+    return tf.function(lambda share: strategy.reduce("SUM", strategy.run(tf.identity, args=(share,)), axis=None))
+
+
+def lost_worker(error):
+    """The line about a worker that is gone in an error of another one, or None for other errors.
+
+    TensorFlow notices it by the connection, or after some 10 s by a heartbeat that does not come, and then ends what
+    waits for all workers; this process cannot be mended any more.
+
+    Args:
+      error: tf.errors.OpError.
+    """
+    _, found, reason = error.message.partition(_ABORTED)
+    if not found:
+        return None
+    reason = reason.strip().split("\n")[0] or "no reason given"
+    return f"a worker is lost ({reason}); start all workers again, to go on from the newest checkpoint"
 
 
 def is_chief(strategy):
@@ -61,6 +104,26 @@ def _devices(logical_devices):
     return [cpu.name for cpu in tf.config.list_logical_devices("CPU")]
 
 
+def _chosen(names):
+    """The full names of devices; InputError for one that is not there."""
+    there = {device.name.split("device:")[1]: device.name for device in tf.config.list_logical_devices()}
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise InputError(f"--devices: expected some of {', '.join(there)}, came {', '.join(unknown)}")
+    return [there[name] for name in names]
+
+
+def _tpu():
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"--strategy=tpu: expected a TPU, in TPU_NAME or on this host, came: {reason}") from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
 def _split_cpu(count):
     if count < 1:
         raise InputError(f"--logical_devices: expected a number >= 0, came {count}")
@@ -84,3 +147,17 @@ def _check_tf_config():
         raise InputError(f"TF_CONFIG: expected {expected}, came {text}") from error
     if not workers or not known:
         raise InputError(f"TF_CONFIG: task {task} is not among the workers {workers}")
+    _check_port(config["cluster"][task["type"]][task["index"]])
+
+
+def _check_port(address):
+    """Raises InputError where this process cannot listen at its own address; TensorFlow would end without a word."""
+    host, _, port = str(address).rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise InputError(f"TF_CONFIG: expected the address of this task as host:port, came {address}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", int(port)))
+        except OSError as error:
+            raise InputError(f"TF_CONFIG: expected a free port for {address}, came: {error.strerror}") from error

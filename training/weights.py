@@ -101,6 +101,12 @@ def named_variables(model):
     Returns:
       dict of name -> tf.Variable, in the order of `model.variables`.
     """
+    names = {id(part): path for path, part in parts(model).items()}
+    return {names[id(variable)]: variable for variable in model.variables}
+
+
+def parts(model):
+    """Every layer, list and variable below a model by its path of attributes and indices: {path: object}."""
     view = tf.train.TrackableView(model)
     paths, queue = {id(model): ""}, [model]
     for parent in queue:  # breadth first, as TensorFlow does it: the shortest path counts
@@ -108,18 +114,19 @@ def named_variables(model):
             if id(child) not in paths:
                 paths[id(child)] = f"{paths[id(parent)]}/{name}".lstrip("/")
                 queue.append(child)
-    return {paths[id(variable)]: variable for variable in model.variables}
+    return {paths[id(part)]: part for part in queue}
 
 
 def _checkpoint(path):
     """The prefix that a path stands for, or None where it is no checkpoint's."""
     if path.is_dir():
-        prefix = checkpoints.latest(path / checkpoints.CHECKPOINTS)
-        if prefix is None:
+        folders = checkpoints.BEST, checkpoints.CHECKPOINTS
+        found = [prefix for folder in folders for prefix in checkpoints.newest_first(path / folder)]
+        if not found:
             raise InputError(
                 f"init_weights {path}: expected a run with a checkpoint in {checkpoints.CHECKPOINTS}/, found none"
             )
-        return pathlib.Path(prefix)
+        return pathlib.Path(found[0])
     return path if path.with_name(f"{path.name}.index").is_file() else None
 
 

@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -156,7 +157,21 @@ class TrainBatchesTest:
             "keypoints": ((2, 5, 0, 3), "float32"),
             "keypoints_valid": ((2, 5, 0), "bool"),
             "valid": ((2, 5), "bool"),
+            "number": ((2,), "int64"),
+            "rows": ((2, math.prod(mosaic)), "int32"),
         }
+
+    @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1)])
+    def test_numbers_and_rows_tell_which_examples_and_records_these_are(self, made, mosaic):
+        size = [edge * count for edge, count in zip(SHAPE, mosaic, strict=True)]
+        config = plain(patch_size=tuple(size), foreground=0.0, normalization="none", mosaic=mosaic)
+        images = [records.parse(r)["volume"].numpy() for r in self.serialized(made)]
+        batches = first(pipeline.train_batches(*made, config, batch_size=2, seed=0, start=6, stop=12), 3)
+        assert [batch["number"].tolist() for batch in batches] == [[6, 7], [8, 9], [10, 11]]
+        for batch in batches:
+            for volume, rows in zip(batch["volume"], batch["rows"], strict=True):
+                expected = np.concatenate([images[row] for row in rows], axis=1)
+                np.testing.assert_array_equal(np.sort(volume, None), np.sort(expected, None))
 
     @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 1)])
     def test_truths_agree_with_the_ids(self, made, mosaic):

@@ -1,3 +1,4 @@
+import functools
 import re
 
 import numpy as np
@@ -52,6 +53,18 @@ class BalancedSampleTest:
         np.testing.assert_array_equal(np.sum(positive, axis=-1), [5, 0, 5])
         np.testing.assert_array_equal(np.sum(negative, axis=-1), [5, 0, 5])
         assert np.any(positive[0] != positive[2])
+
+    def test_a_seed_for_each_row(self):
+        labels = np.tile(np.repeat([1, 0, -1], 20).astype(np.int32), (3, 1))
+        seeds = np.array([[3, 4], [5, 6], [3, 4]])
+        draw = functools.partial(sampling.balanced_sample, num_samples=10, positive_fraction=0.5)
+        together = draw(labels, seed=seeds)
+        turned = draw(labels[:2], seed=seeds[1::-1])
+        for mask, other in zip(together, turned, strict=True):
+            np.testing.assert_array_equal(mask[0], mask[2])
+            assert np.any(mask[0] != mask[1])
+            # A row is what its own seed makes it, wherever it stands.
+            np.testing.assert_array_equal(other, mask.numpy()[1::-1])
 
     def test_seed_decides(self):
         labels = np.repeat([1, 0], 100).astype(np.int32)
@@ -144,7 +157,7 @@ class BalancedSampleTest:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"labels": np.int32(1)}, "expected labels [..., A], scores [..., A], seed [2]; came labels []"),
+            ({"labels": np.int32(1)}, "expected labels [..., A], scores [..., A], seed [..., 2]; came labels []"),
             ({"seed": [1, 2, 3]}, "came labels [4], seed [3]"),
             ({"num_samples": 0}, "expected num_samples above 0, came 0"),
             ({"positive_fraction": 1.1}, "expected positive_fraction in [0, 1], came 1.1"),

@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import resource
 
 import numpy as np
 import pytest
@@ -12,16 +13,14 @@ from training import checkpoints, optimizers, restore
 
 
 def make(settings, seed):
-    """A network and its optimizer, both with variables."""
+    """A state that has not trained."""
     tf.keras.utils.set_random_seed(seed)
-    model = tiny.model(settings)
-    optimizer = optimizers.make(settings.train)
-    optimizer.build(model.trainable_variables)
-    return model, optimizer
+    return restore.make_state(settings)
 
 
-def step(model, optimizer):
-    optimizer.apply_gradients([(tf.ones_like(v), v) for v in model.trainable_variables])
+def step(state):
+    variables = state.model.trainable_variables
+    optimizers.apply(state.optimizer, [tf.ones_like(v) for v in variables], variables)
 
 
 def assert_equal(ours, theirs):
@@ -31,14 +30,15 @@ def assert_equal(ours, theirs):
 
 @pytest.fixture(name="run", scope="module")
 def fixture_run(tmp_path_factory):
-    """A run with checkpoints of steps 1, 2 and 3, of which two are kept; its folder, network and optimizer."""
-    workdir = tmp_path_factory.mktemp("run")
-    model, optimizer = make(tiny.config(), seed=0)
-    manager = checkpoints.manager(workdir, model, optimizer, keep=2)
+    """A run with checkpoints of steps 1, 2 and 3, of which two are kept; its folder and state."""
+    workdir, settings = tmp_path_factory.mktemp("run"), tiny.config(keep_checkpoints=2)
+    state = make(settings, seed=0)
+    manager = checkpoints.manager(workdir, state, settings.train)
     for number in (1, 2, 3):
-        step(model, optimizer)
-        manager.save(checkpoint_number=number)
-    return workdir, model, optimizer
+        step(state)
+        state.progress.best.assign(0.1 * number)
+        assert checkpoints.save(manager, number) == str(workdir / "checkpoints" / f"ckpt-{number}")
+    return workdir, state
 
 
 @pytest.fixture(name="other", scope="module")
@@ -177,82 +177,145 @@ class ManagerTest:
         assert names == {"ckpt-2.index", "ckpt-3.index"}
 
     def test_other_workers_write_elsewhere(self, tmp_path):
-        manager = checkpoints.manager(tmp_path, tf.Module(), tf.Module(), keep=1, worker="worker-1")
+        state = restore.State(tf.Module())
+        manager = checkpoints.manager(tmp_path, state, tiny.config().train, worker="worker-1")
         assert pathlib.Path(manager.directory) == tmp_path / "checkpoints-worker-1"
+        best = checkpoints.best_manager(tmp_path, tf.Module(), worker="worker-1")
+        assert pathlib.Path(best.directory) == tmp_path / "best-worker-1"
+
+    def test_one_is_kept_for_good_after_every_so_many_hours(self, tmp_path):
+        settings = tiny.config(keep_checkpoints=1, keep_hours=1e-9)
+        manager = checkpoints.manager(tmp_path, restore.State(tf.Module()), settings.train)
+        for number in (1, 2, 3):
+            checkpoints.save(manager, number)
+        assert len(checkpoints.newest_first(tmp_path / "checkpoints")) == 3
+
+    def test_full_disk_is_one_line_and_leaves_the_earlier_ones(self, tmp_path):
+        state = restore.State(tf.Module())
+        state.model.weights = tf.Variable(tf.zeros([100_000]))
+        manager = checkpoints.manager(tmp_path, state, tiny.config(keep_checkpoints=1).train)
+        checkpoints.save(manager, 1)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            with pytest.raises(OSError, match="checkpoint 2 cannot be written: ") as raised:
+                checkpoints.save(manager, 2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "\n" not in str(raised.value)
+        state.model.weights.assign_add(tf.ones([100_000]))
+        assert checkpoints.restore_latest(tmp_path, state) == str(tmp_path / "checkpoints" / "ckpt-1")
+        assert float(tf.reduce_max(state.model.weights)) == 0.0
 
 
 class RestoreLatestTest:
-    def test_network_and_optimizer_come_back(self, run, other):
-        workdir, model, optimizer = run
-        path = checkpoints.restore_latest(workdir, *other)
+    def test_all_parts_come_back(self, run, other):
+        workdir, state = run
+        path = checkpoints.restore_latest(workdir, other)
         assert path == str(workdir / "checkpoints" / "ckpt-3")
-        assert_equal(other[0].get_weights(), model.get_weights())
-        assert int(other[1].iterations) == 3
-        assert_equal(other[1].variables, optimizer.variables)
+        assert_equal(other.model.get_weights(), state.model.get_weights())
+        assert int(other.optimizer.iterations) == 3
+        assert_equal(other.optimizer.variables, state.optimizer.variables)
+        np.testing.assert_allclose(other.progress.best, 0.3)
 
     def test_training_goes_on_as_if_it_had_not_stopped(self, run, other):
-        checkpoints.restore_latest(run[0], *other)
-        step(*other)
-        expected, optimizer = make(tiny.config(), seed=0)
+        checkpoints.restore_latest(run[0], other)
+        step(other)
+        expected = make(tiny.config(), seed=0)
         for _ in range(4):
-            step(expected, optimizer)
-        assert_equal(other[0].get_weights(), expected.get_weights())
+            step(expected)
+        assert_equal(other.model.get_weights(), expected.model.get_weights())
 
     def test_network_alone(self, run, other):
-        other[0].set_weights([np.zeros_like(w) for w in other[0].get_weights()])
-        assert checkpoints.restore_latest(run[0], other[0]).endswith("ckpt-3")
-        assert_equal(other[0].get_weights(), run[1].get_weights())
+        other.model.set_weights([np.zeros_like(w) for w in other.model.get_weights()])
+        assert checkpoints.restore_latest(run[0], restore.State(other.model)).endswith("ckpt-3")
+        assert_equal(other.model.get_weights(), run[1].model.get_weights())
 
     def test_run_without_a_checkpoint(self, tmp_path, other):
-        before = other[0].get_weights()
-        assert checkpoints.restore_latest(tmp_path, *other) is None
-        assert_equal(other[0].get_weights(), before)
+        before = other.model.get_weights()
+        assert checkpoints.restore_latest(tmp_path, other) is None
+        assert_equal(other.model.get_weights(), before)
 
     @pytest.mark.parametrize("part", ["data-00000-of-00001", "index"])
-    def test_truncated(self, run, other, tmp_path, part):
+    @pytest.mark.parametrize("spoil", ["cut", "turn"])
+    def test_damaged_newest_one(self, run, other, tmp_path, capsys, part, spoil):
         path = copy(run, tmp_path) / "checkpoints" / f"ckpt-3.{part}"
-        path.write_bytes(path.read_bytes()[:100])
-        with pytest.raises(InputError) as raised:
-            checkpoints.restore_latest(tmp_path, *other)
-        message = str(raised.value)
-        assert message.startswith(
-            f"checkpoint {tmp_path}/checkpoints/ckpt-3: expected a whole one of this network, came: "
-        )
-        assert "\n" not in message
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content if spoil == "turn" else content[:100])
+        found = checkpoints.restore_latest(tmp_path, other)
+        folder = tmp_path / "checkpoints"
+        assert found == str(folder / "ckpt-2")
+        assert int(other.optimizer.iterations) == 2
+        line = capsys.readouterr().out
+        assert line.startswith(f"warning: checkpoint {folder}/ckpt-3: expected a whole one of this network, came: ")
+        assert line.endswith(f"; going on with {folder}/ckpt-2\n")
+
+    def test_all_damaged(self, run, other, tmp_path):
+        folder = copy(run, tmp_path) / "checkpoints"
+        for path in folder.glob("ckpt-*.data*"):
+            path.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(InputError, match="ckpt-3: expected a whole one of this network, came: ") as raised:
+            checkpoints.restore_latest(tmp_path, other)
+        assert "\n" not in str(raised.value)
 
     @pytest.mark.parametrize(("lost", "found"), [("checkpoint", "ckpt-3"), ("ckpt-3.index", "ckpt-2")])
     def test_a_lost_file_does_not_begin_the_run_anew(self, run, other, tmp_path, lost, found):
         (copy(run, tmp_path) / "checkpoints" / lost).unlink()
-        assert checkpoints.restore_latest(tmp_path, *other) == str(tmp_path / "checkpoints" / found)
-        assert int(other[1].iterations) == int(found[-1])
+        assert checkpoints.restore_latest(tmp_path, other) == str(tmp_path / "checkpoints" / found)
+        assert int(other.optimizer.iterations) == int(found[-1])
 
     def test_network_of_other_widths(self, run):
         settings = tiny.config()
         settings.model.fpn.channels = 12
         with pytest.raises(InputError, match=r"expected a whole one of this network, came: .*shape"):
-            checkpoints.restore_latest(run[0], tiny.model(settings))
+            checkpoints.restore_latest(run[0], restore.State(tiny.model(settings)))
 
     def test_network_with_more_layers(self, run):
         settings = tiny.config()
         settings.model.mask_head.num_convs = 2
         with pytest.raises(InputError, match="expected a whole one of this network, came: "):
-            checkpoints.restore_latest(run[0], tiny.model(settings))
+            checkpoints.restore_latest(run[0], restore.State(tiny.model(settings)))
 
     def test_network_with_fewer_layers(self, tmp_path, other):
         settings = tiny.config()
         settings.model.mask_head.num_convs = 2
-        checkpoints.manager(tmp_path, *make(settings, seed=0), keep=1).save()
+        checkpoints.save(checkpoints.manager(tmp_path, make(settings, seed=0), settings.train), 1)
         with pytest.raises(InputError, match="expected a whole one of this network, came: "):
-            checkpoints.restore_latest(tmp_path, *other)
+            checkpoints.restore_latest(tmp_path, other)
         with pytest.raises(InputError, match="expected a whole one of this network, came: "):
-            checkpoints.restore_latest(tmp_path, other[0])
+            checkpoints.restore_latest(tmp_path, restore.State(other.model))
 
 
 class LoadModelTest:
-    def test_weights_of_the_newest_checkpoint(self, run):
-        model = restore.load_model(run[0], tiny.config())
-        assert_equal(model.get_weights(), run[1].get_weights())
+    def test_weights_of_the_newest_checkpoint_where_none_is_the_best(self, run):
+        model, path = restore.load_model(run[0], tiny.config())
+        assert path == str(run[0] / "checkpoints" / "ckpt-3")
+        assert_equal(model.get_weights(), run[1].model.get_weights())
 
-    def test_run_without_a_checkpoint(self, tmp_path, other):
+    def test_best_or_latest(self, run, tmp_path):
+        copy(run, tmp_path)
+        best = tiny.model(tiny.config())
+        checkpoints.save(checkpoints.best_manager(tmp_path, best), 2)
+        for which, expected in (("best", best), ("latest", run[1].model)):
+            model, path = restore.load_model(tmp_path, tiny.config(), which)
+            assert_equal(model.get_weights(), expected.get_weights())
+            assert path.split("/")[-2:] == {"best": ["best", "ckpt-2"], "latest": ["checkpoints", "ckpt-3"]}[which]
+
+    def test_mean_weights_where_the_run_has_them(self, tmp_path):
+        settings = tiny.config()
+        settings.train.average.name = "ema"
+        state = make(settings, seed=0)
+        checkpoints.save(checkpoints.manager(tmp_path, state, settings.train), 1)
+        model, _ = restore.load_model(tmp_path, settings)
+        assert_equal(model.get_weights(), state.model.get_weights())  # the mean has not begun
+        for mean in state.average.means:
+            mean.assign(tf.fill(mean.shape, 7.0))
+        state.average.count.assign(1)
+        checkpoints.save(checkpoints.manager(tmp_path, state, settings.train), 2)
+        model, _ = restore.load_model(tmp_path, settings)
+        assert_equal(model.get_weights(), [np.full_like(w, 7.0) for w in state.model.get_weights()])
+
+    def test_run_without_a_checkpoint(self, tmp_path):
         with pytest.raises(InputError, match=r"expected a checkpoint in checkpoints/, found none; train first"):
-            checkpoints.require_latest(tmp_path, other[0])
+            restore.load_model(tmp_path, tiny.config())

@@ -1,5 +1,5 @@
+import dataclasses
 import json
-import math
 import pathlib
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs import schema, train_schema
+from configs import train_schema
 from tests import tiny
 from training import loop, optimizers, strategy
 
@@ -19,71 +19,74 @@ LOSSES = ["rpn_class", "rpn_box", "roi_class", "roi_box", "mask", "mask_dice"]
 WEIGHTS = train_schema.LossWeights(rpn_class=2.0, rpn_box=0.5, roi_class=1.0, roi_box=0.25, mask=3.0, mask_dice=0.0)
 
 
-def run_train(settings, *, start=0, bad_at=None):
+def run_train(settings, *, start=0, bad_at=None, periods=(), ends_at=None):
     """The calls that `train` makes, with a stand-in for the compiled steps."""
     optimizer = types.SimpleNamespace(iterations=tf.Variable(start), learning_rate=tf.Variable(0.5))
-    calls = types.SimpleNamespace(loops=[], logs=[], checkpoints=[])
+    calls = types.SimpleNamespace(loops=[], logs=[], ended=None)
 
     def train_steps(iterator, num_steps):
-        optimizer.iterations.assign_add(num_steps)
+        good = num_steps if bad_at is None else tf.clip_by_value(bad_at - 1 - optimizer.iterations, 0, num_steps)
+        optimizer.iterations.assign_add(num_steps if settings.on_non_finite == "skip" else good)
         calls.loops.append(int(num_steps))
-        is_bad = bad_at is not None and int(optimizer.iterations) >= bad_at
-        return {
-            "rpn_class": tf.constant(1.0),
-            "mask": tf.constant(math.nan if is_bad else 2.0),
-            "total": 3.0,
-            "wait_seconds": 0.0,
-        }
+        return {"mask": 2.0, "total": 3.0, "wait_seconds": 0.0, "non_finite": float(good < num_steps)}
 
-    loop.train(
+    def on_loop(step, scalars):
+        calls.logs.append((step, scalars))
+        return step == ends_at
+
+    calls.ended = loop.train(
         train_steps,
         iter(()),
         optimizer,
         settings,
         last_step=settings.steps,
-        on_log=lambda step, scalars: calls.logs.append((step, scalars)),
-        on_checkpoint=calls.checkpoints.append,
+        ends=lambda step: [step + p - step % p for p in periods],
+        on_loop=on_loop,
     )
     return calls
 
 
 class TrainTest:
     @pytest.mark.parametrize(
-        ("start", "loops", "checkpoints"),
-        [
-            (0, [4, 3, 4, 3, 4, 2], [7, 14, 20]),
-            (7, [4, 3, 4, 2], [14, 20]),
-            (13, [1, 4, 2], [14, 20]),
-            (20, [], []),
-            (25, [], []),
-        ],
+        ("start", "loops"),
+        [(0, [4, 3, 4, 3, 4, 2]), (7, [4, 3, 4, 2]), (13, [1, 4, 2]), (20, []), (25, [])],
     )
-    def test_loops_end_at_checkpoints_and_at_the_last_step(self, start, loops, checkpoints):
-        settings = schema.Train(steps=20, steps_per_loop=4, checkpoint_steps=7)
-        calls = run_train(settings, start=start)
+    def test_loops_end_at_multiples_of_a_period_and_at_the_last_step(self, start, loops):
+        calls = run_train(train_schema.Train(steps=20, steps_per_loop=4), start=start, periods=(7,))
         assert calls.loops == loops
-        assert calls.checkpoints == checkpoints
         assert [step for step, _ in calls.logs] == [start + done for done in np.cumsum(loops)]
+        assert calls.ended is False
 
-    def test_last_step_is_saved_once(self):
-        assert run_train(schema.Train(steps=8, steps_per_loop=20, checkpoint_steps=4)).checkpoints == [4, 8]
+    def test_several_periods(self):
+        calls = run_train(train_schema.Train(steps=12, steps_per_loop=20), periods=(5, 4))
+        assert [step for step, _ in calls.logs] == [4, 5, 8, 10, 12]
+
+    def test_what_is_called_after_a_loop_may_end_it(self):
+        calls = run_train(train_schema.Train(steps=20, steps_per_loop=5), ends_at=10)
+        assert ([step for step, _ in calls.logs], calls.ended) == ([5, 10], True)
 
     def test_log_gains_rate_and_speed(self):
-        _, scalars = run_train(schema.Train(steps=2, steps_per_loop=5)).logs[0]
-        assert list(scalars) == ["rpn_class", "mask", "total", "learning_rate", "volumes_per_second", "input_wait"]
+        _, scalars = run_train(train_schema.Train(steps=2, warmup_steps=0, steps_per_loop=5)).logs[0]
+        names = ["mask", "total", "non_finite", "learning_rate", "volumes_per_second", "input_wait"]
+        assert list(scalars) == names
         assert scalars["input_wait"] == 0.0
         assert scalars["mask"] == 2.0
         assert scalars["learning_rate"] == 0.5
         assert scalars["volumes_per_second"] > 0.0
 
-    def test_what_is_not_finite_stops_the_run_before_its_checkpoint(self):
-        settings = schema.Train(steps=20, steps_per_loop=5, checkpoint_steps=10)
-        with pytest.raises(loop.NonFiniteError, match=r"^step 5: expected finite losses, came mask = nan$"):
-            run_train(settings, bad_at=3)
-        seen = []
-        with pytest.raises(loop.NonFiniteError, match="step 20"):
-            seen.append(run_train(settings, bad_at=16))
-        assert seen == []
+    @pytest.mark.parametrize(("bad_at", "before"), [(3, []), (16, [5, 10, 15])])
+    def test_what_is_not_finite_stops_the_run(self, bad_at, before):
+        settings = train_schema.Train(steps=20, steps_per_loop=5)
+        with pytest.raises(
+            loop.NonFiniteError, match=f"^step {bad_at}: expected a finite loss and gradient$"
+        ) as raised:
+            run_train(settings, bad_at=bad_at)
+        assert raised.value.step == bad_at
+
+    def test_or_is_counted(self):
+        settings = train_schema.Train(steps=10, steps_per_loop=5, on_non_finite="skip")
+        calls = run_train(settings, bad_at=6)
+        assert [(step, scalars["non_finite"]) for step, scalars in calls.logs] == [(5, 0.0), (10, 1.0)]
 
 
 @pytest.fixture(name="world", scope="module")
@@ -111,6 +114,7 @@ def fixture_world():
 
     train_steps = loop.make_train_steps(mirrored, model, optimizer, config.train, config.train.as_stages()[0])
     return types.SimpleNamespace(
+        strategy=mirrored,
         config=config,
         model=model,
         optimizer=optimizer,
@@ -149,7 +153,14 @@ class MakeTrainStepsTest:
     def test_total_is_the_weighted_sum(self, world):
         world.reset()
         scalars = {name: float(value) for name, value in world.train_steps(world.iterator(), tf.constant(1)).items()}
-        assert list(scalars) == [*LOSSES, "total", "gradient_norm", "wait_seconds", "skipped"]
+        assert list(scalars) == [
+            *LOSSES,
+            "total",
+            "gradient_norm",
+            "wait_seconds",
+            "skipped",
+            "non_finite",
+        ]
         assert scalars["wait_seconds"] >= 0.0
         assert scalars["skipped"] == 0.0
         weighted = sum(getattr(WEIGHTS, name) * scalars[name] for name in LOSSES)
@@ -157,7 +168,8 @@ class MakeTrainStepsTest:
 
     def test_losses_are_the_mean_over_the_batch(self, world):
         world.reset()
-        expected = world.model.compute_losses(world.batch, tf.constant([0, 0]))
+        seeds = loop.example_seeds(world.config.train.seed, 0, world.batch["number"])
+        expected = world.model.compute_losses(world.batch, seeds)
         scalars = world.train_steps(world.iterator(), tf.constant(1))
         for name in LOSSES:
             np.testing.assert_allclose(scalars[name], np.mean(expected[name]), rtol=1e-3, err_msg=name)
@@ -184,34 +196,52 @@ class MakeTrainStepsTest:
 
     def test_trains_until_the_last_step(self, world):
         world.reset()
-        logs, saved = [], []
+        logs = []
         loop.train(
             world.train_steps,
             world.iterator(),
             world.optimizer,
             world.config.train,
             last_step=7,
-            on_log=lambda step, scalars: logs.append((step, scalars)),
-            on_checkpoint=saved.append,
+            ends=lambda step: [step + 3 - step % 3],
+            on_loop=lambda step, scalars: logs.append((step, scalars)),
         )
         assert [step for step, _ in logs] == [2, 3, 5, 6, 7]
-        assert saved == [3, 6, 7]
         assert int(world.optimizer.iterations.numpy()) == 7
         assert all(np.isfinite(value) for _, scalars in logs for value in scalars.values())
 
-    def test_volume_that_is_not_finite_is_named(self, world):
+    def test_a_step_that_is_not_finite_changes_nothing(self, world):
         world.reset()
-        bad = dict(world.batch, volume=np.full_like(world.batch["volume"], np.nan))
-        with pytest.raises(loop.NonFiniteError, match="step 2: expected finite losses, came rpn_class = nan"):
-            loop.train(
-                world.train_steps,
-                world.iterator(bad),
-                world.optimizer,
-                world.config.train,
-                last_step=7,
-                on_log=lambda *_: pytest.fail("logged"),
-                on_checkpoint=lambda *_: pytest.fail("saved"),
-            )
+        batches = [world.batch, dict(world.batch, volume=np.full_like(world.batch["volume"], np.nan)), world.batch]
+        dataset = tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(lambda *parts: np.stack(parts), *batches))
+        iterator = iter(world.strategy.distribute_datasets_from_function(lambda context: dataset))
+        world.train_steps(iterator, tf.constant(1))
+        before = [variable.numpy() for variable in [*world.model.variables, *world.optimizer.variables]]
+        scalars = world.train_steps(iterator, tf.constant(2))
+        assert float(scalars["non_finite"]) == 1.0
+        after = [variable.numpy() for variable in [*world.model.variables, *world.optimizer.variables]]
+        for old, new in zip(before, after, strict=True):
+            np.testing.assert_array_equal(new, old)
+        # The rest of the loop was not run: its batch is still there.
+        assert int(world.optimizer.iterations.numpy()) == 1
+        assert len(list(iterator)) == 1
+
+    def test_or_is_skipped_and_counted(self, world):
+        world.reset()
+        batches = [world.batch, dict(world.batch, volume=np.full_like(world.batch["volume"], np.nan)), world.batch]
+        dataset = tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(lambda *parts: np.stack(parts), *batches))
+        train = dataclasses.replace(world.config.train, on_non_finite="skip")
+        skipping = loop.make_train_steps(world.strategy, world.model, world.optimizer, train, train.as_stages()[0])
+        scalars = skipping(iter(world.strategy.distribute_datasets_from_function(lambda _: dataset)), tf.constant(3))
+        assert float(scalars["non_finite"]) == 1.0
+        assert int(world.optimizer.iterations.numpy()) == 3
+        assert all(np.isfinite(value) for value in scalars.values())
+        # The mean is that of the two other steps.
+        assert 0.5 < float(scalars["total"]) / self.first_total(world) < 1.5
+
+    def first_total(self, world):
+        world.reset()
+        return float(world.train_steps(world.iterator(), tf.constant(1))["total"])
 
 
 class TwoDevicesTest:
@@ -232,6 +262,3 @@ class TwoDevicesTest:
     def test_replicas_stay_equal_while_the_weights_move(self, result):
         assert result["replicas_differ_by"] == 0.0
         assert result["moved"] == result["num_variables"]
-
-    def test_checkpoints(self, result):
-        assert result["saved"] == [2, 3]

@@ -12,7 +12,7 @@ from data.errors import InputError
 from model.mask_rcnn import MaskRCNN
 from tests import tiny
 from tests.model import networks
-from training import optimizers, stages, strategy
+from training import restore, stages, strategy
 
 ROOT = pathlib.Path(__file__).parents[2]
 # A third level, made by a convolution that proposals alone are read from.
@@ -25,19 +25,17 @@ EXTRA = {
 class World:
     """A run of stages of the tiny network, and what its variables were at every checkpoint."""
 
-    def __init__(self, folder, *forms, checkpoint_steps=100, overrides=()):
+    def __init__(self, folder, *forms, checkpoints=(), overrides=()):
         self.config = networks.config(dict(overrides))
-        self.config.train = train_schema.Train(
-            warmup_steps=0, steps_per_loop=2, checkpoint_steps=checkpoint_steps, stages=forms
-        )
+        self.config.train = train_schema.Train(warmup_steps=0, steps_per_loop=2, stages=forms)
+        self.checkpoints = checkpoints
         self.config.validate()
         self.folder = folder
         self.strategy = strategy.make("one_device")
         tf.keras.utils.set_random_seed(3)
         with self.strategy.scope():
-            self.model = tiny.model(self.config)
-            self.optimizer = optimizers.make(self.config.train)
-            self.optimizer.build(self.model.trainable_variables)
+            self.state = restore.make_state(self.config)
+        self.model, self.optimizer = self.state.model, self.state.optimizer
         self.logs, self.seen = [], {0: self.values()}
 
     def values(self):
@@ -49,13 +47,17 @@ class World:
             self.config,
             self.folder,
             self.strategy,
-            self.model,
-            self.optimizer,
+            self.state,
             batches,
-            on_log=lambda step, scalars: self.logs.append((step, scalars)),
-            on_checkpoint=lambda step: self.seen.__setitem__(step, self.values()),
+            ends=lambda step: [],
+            on_loop=self.after_loop,
         )
         return self
+
+    def after_loop(self, step, scalars):
+        self.logs.append((step, scalars))
+        if step in self.checkpoints or step in stages.stage_ends(self.config.train):
+            self.seen[step] = self.values()
 
     def moved(self, before, after):
         """Parts of the network of which a variable changed between two steps."""
@@ -117,7 +119,7 @@ class TrainTest:
     def test_goes_on_in_the_middle_of_a_stage(self, tmp_path):
         forms = training_forms.alternating(steps=4)[:2]
         whole = World(tmp_path / "whole", *forms).train()
-        first = World(tmp_path / "parts", *forms, checkpoint_steps=6)
+        first = World(tmp_path / "parts", *forms, checkpoints=(6,))
         checkpoint = tf.train.Checkpoint(model=first.model, optimizer=first.optimizer)
 
         class KilledError(Exception):
@@ -222,6 +224,22 @@ class TwoDevicesTest:
         assert np.isfinite(found["totals"]).all()
         assert found["moved"] == ["backbone", "box_head", "fpn", "mask_head", "rpn_head"]
         assert found["apart"] == 0.0
+
+
+class EndingTest:
+    def test_what_is_called_after_a_loop_ends_all_stages(self, tmp_path):
+        world = World(tmp_path, *training_forms.unfreezing(steps=(4, 4, 4)))
+        world.config.train.stages[1].trainable = ("3+",)
+        stages.train(
+            world.config,
+            world.folder,
+            world.strategy,
+            world.state,
+            iter(tf.data.Dataset.from_tensors(tiny.batch(world.config, seed=0)).repeat()),
+            ends=lambda step: [step + 3 - step % 3],
+            on_loop=lambda step, scalars: world.logs.append(step) or step == 6,
+        )
+        assert world.logs == [2, 3, 4, 6]
 
 
 class LastStepTest:

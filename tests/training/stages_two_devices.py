@@ -14,15 +14,14 @@ import tensorflow as tf
 from configs import training_forms
 from tests import tiny
 from tests.model import networks
-from training import optimizers, stages, strategy
+from training import loop, restore, stages, strategy
 
 
 def train(mirrored, settings, folder):
     """A network, its weights before, the logs, and by how much the replicas of a variable differ at most."""
     with mirrored.scope():
-        model = tiny.model(settings)
-        optimizer = optimizers.make(settings.train)
-        optimizer.build(model.trainable_variables)
+        state = restore.make_state(settings)
+    model = state.model
     batch, before, logs = networks.batch(settings), model.get_weights(), []
 
     def volumes(context):
@@ -33,11 +32,10 @@ def train(mirrored, settings, folder):
         settings,
         folder,
         mirrored,
-        model,
-        optimizer,
+        state,
         iter(mirrored.distribute_datasets_from_function(volumes)),
-        on_log=lambda step, scalars: logs.append(scalars),
-        on_checkpoint=lambda step: None,
+        ends=lambda step: [],
+        on_loop=lambda step, scalars: logs.append(scalars),
     )
     apart = max(float(abs(a.numpy() - b.numpy()).max()) for a, b in (variable.values for variable in model.variables))
     return model, before, logs, apart
@@ -50,7 +48,8 @@ def synchronised(mirrored, folder):
     model, before, logs, apart = train(mirrored, settings, folder)
     alone = tiny.model(settings)
     alone.set_weights(before)
-    losses = alone.compute_losses(networks.batch(settings), tf.constant([0, 0]))
+    batch = networks.batch(settings)
+    losses = alone.compute_losses(batch, loop.example_seeds(0, 0, batch["number"]))
     means = [
         [float(tf.linalg.norm(v)) for v in each.variables if v.name.endswith("backbone/stem/norm/moving_mean:0")]
         for each in (model, alone)

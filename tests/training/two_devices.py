@@ -22,7 +22,10 @@ def first_step_on_one_device(config, weights, batch):
     model = tiny.model(config)
     model.set_weights(weights)
     with tf.GradientTape() as tape:
-        losses = {name: tf.reduce_mean(x) for name, x in model.compute_losses(batch, tf.constant([0, 0])).items()}
+        losses = {
+            name: tf.reduce_mean(x)
+            for name, x in model.compute_losses(batch, loop.example_seeds(0, 0, batch["number"])).items()
+        }
         weights = dataclasses.asdict(config.train.loss_weights)
         total = tf.add_n([weights[name] * loss for name, loss in losses.items()])
     norm = tf.linalg.global_norm(tape.gradient(total, model.trainable_variables))
@@ -43,15 +46,15 @@ def main():
         size = context.get_per_replica_batch_size(config.train.batch_size)
         return tf.data.Dataset.from_tensor_slices(batch).repeat().batch(size, drop_remainder=True)
 
-    logged, saved = [], []
+    logged = []
     loop.train(
         loop.make_train_steps(mirrored, model, optimizer, config.train, config.train.as_stages()[0]),
         iter(mirrored.distribute_datasets_from_function(volumes)),
         optimizer,
         config.train,
         last_step=config.train.steps,
-        on_log=lambda step, scalars: logged.append(scalars),
-        on_checkpoint=saved.append,
+        ends=lambda step: [],
+        on_loop=lambda step, scalars: logged.append(scalars),
     )
     copies = [replicas(variable) for variable in model.trainable_variables]
     result = {
@@ -59,7 +62,6 @@ def main():
         "is_chief": strategy.is_chief(mirrored),
         "two_devices": logged[0],
         "one_device": first_step_on_one_device(config, weights, batch),
-        "saved": saved,
         "replicas_differ_by": max(float(abs(first - second).max()) for first, second in copies),
         "moved": sum(bool((new != old).any()) for new, old in zip(model.get_weights(), weights, strict=True)),
         "num_variables": len(weights),

@@ -10,7 +10,7 @@ import tensorflow as tf
 from configs import schema
 from data.errors import InputError
 from tests import tiny
-from training import checkpoints, optimizers, weights
+from training import checkpoints, restore, weights
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -27,9 +27,7 @@ def save(folder, settings, model):
     """A run's folder as train_main leaves it."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(schema.to_json(settings))
-    optimizer = optimizers.make(settings.train)
-    optimizer.build(model.trainable_variables)
-    checkpoints.manager(folder, model, optimizer, keep=2).save(checkpoint_number=7)
+    checkpoints.save(checkpoints.manager(folder, restore.State(model), settings.train), 7)
     return folder
 
 

@@ -1,0 +1,1 @@
+"""The search for settings: many short trainings, compared by a metric of their evaluations."""
