@@ -45,13 +45,14 @@ def main():
     config = command_line.resolve(CONFIG, _follow_plan)
 
     from tracking import profiler
-    from training import preemption, prepare
+    from training import checkpoints, preemption, prepare
     from training import strategy as strategies
 
     if PROFILE.value:
         profiler.parse(PROFILE.value)  # before anything is written
     strategy = strategies.make(STRATEGY.value, LOGICAL_DEVICES.value, DEVICES.value)
-    manifest = prepare.checked_records(config, strategy.num_replicas_in_sync)
+    is_one_process = STRATEGY.value != "multi_worker"
+    manifest = prepare.checked_records(config, strategy.num_replicas_in_sync, is_one_process)
     if MODE.value != "train":
         _debug(config, manifest, strategy)
         return
@@ -61,6 +62,12 @@ def main():
     except preemption.PreemptedError as end:
         print(end, flush=True)
         sys.exit(preemption.EXIT_CODE)
+    except Exception as error:
+        # Whatever it was that waited for all workers, or wrote.
+        line = strategies.lost_worker(error) or checkpoints.full_disk(error)
+        if line is None:
+            raise
+        sys.exit(f"error: {line}")
 
 
 def _workdir(config):
@@ -102,6 +109,7 @@ def _train(config, workdir, strategy, manifest, request):
     if is_chief:
         prepare.warn_of_hidden_instances(manifest, config)
     # By every worker, so that nobody waits for a chief that has left; and before anything is written.
+    _check_evaluation(config, manifest)
     checkpoints.check(workdir, lambda text: _differences(config, text))
 
     tf.keras.utils.set_random_seed(config.train.seed)  # the weights that training begins with
@@ -150,7 +158,7 @@ def _run(config, workdir, strategy, manifest, state, request):
         strategy,
         state,
         request=request,
-        profiler=profiler.Profiler(PROFILE.value if is_chief else "", workdir / "tensorboard"),
+        profiler=profiler.Profiler(PROFILE.value, workdir / "tensorboard" if is_chief else None),
         evaluate=_evaluator(config, manifest, state.model, request) if is_chief else None,
         skip_limit=skip_limit,
     )
@@ -175,13 +183,14 @@ def _run(config, workdir, strategy, manifest, state, request):
             on_loop=training.after_loop,
         )
     except loop.NonFiniteError as error:
-        if is_chief and hasattr(error, "stage"):
+        # Batches of a data service come in no order: which one it was cannot be told.
+        # Nor may the chief alone read what is summed over the workers.
+        is_read_alone = STRATEGY.value != "multi_worker" or not loop.moving_statistics(state.model)
+        if is_chief and error.step is not None and not DATA_SERVICE.value and is_read_alone:
             sys.exit(f"error: {non_finite.explain(error, config, workdir, manifest, state.model)}")
         sys.exit(f"error: {error}; checkpoints in {workdir} are from before")
     except tf.errors.OpError as error:
-        line, lost = pipeline.damage(error), strategies.lost_worker(error)
-        if lost:
-            sys.exit(f"error: {lost}")
+        line = pipeline.damage(error)
         if line is None:
             raise
         raise InputError(line) from error
@@ -190,7 +199,8 @@ def _run(config, workdir, strategy, manifest, state, request):
             print(f"skipped damaged records {skip_limit.count} time(s)", flush=True)
         training.profiler.close()
         if tracker:
-            training.keep_weights()
+            if training.is_over():  # or the files would be gone before they are uploaded
+                training.keep_weights()
             tracker.close()
 
 
@@ -216,6 +226,19 @@ def _replay():
         sys.exit(1)
 
 
+def _check_evaluation(config, manifest):
+    """Raises InputError for a metric or a split that there is not, before it is asked for."""
+    from data import volumes
+    from evaluation import evaluate
+
+    settings = config.train.evaluation
+    for split, is_used in ((settings.split, settings.steps > 0), (settings.final_split, settings.final_split != "")):
+        if is_used:
+            volumes.of_split(config.data.records, manifest, split, config.input)
+    if settings.steps:
+        evaluate.check_metric(settings.metric, config.data.classes)
+
+
 def _evaluator(config, manifest, model, request):
     """What `run.Run` evaluates with, or None where it is not to."""
     import math
@@ -227,7 +250,6 @@ def _evaluator(config, manifest, model, request):
     settings = config.train.evaluation
     if not settings.steps:
         return None
-    evaluate.check_metric(settings.metric, config.data.classes)
     detector = VolumeDetector(model, config)
 
     def run():
@@ -281,7 +303,7 @@ def _evaluate_at_the_end(config, workdir, manifest, request):
     from training import preemption, restore
 
     split = config.train.evaluation.final_split
-    folder = workdir / f"evaluation_{split}"
+    folder = workdir / f"final_{split}"
     if not split or (folder / "metrics.json").exists():
         return
     check_folder(folder)

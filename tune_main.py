@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shlex
+import signal
 import sys
 
 from configs import command_line
@@ -26,20 +27,30 @@ SEED = flags.DEFINE_integer("seed", 0, "of the sampler", lower_bound=0)
 
 def main():
     """Runs trials and prints the best; the study's folder has best.json, and each trial's log and run."""
-    import optuna
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what runs goes on the next time
 
     from data.atomic import replacing
     from data.errors import InputError
+
+    try:
+        import optuna
+    except ImportError as error:
+        raise InputError("expected optuna, came none: pip install -e '.[tune]'") from error
+
     from tuning import space as spaces
     from tuning import study as studies
 
+    try:
+        given = shlex.split(TRAIN_FLAGS.value)
+    except ValueError as error:
+        raise InputError(f"--train_flags: expected flags as a shell takes them, came {TRAIN_FLAGS.value!r}") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space, metric = spaces.read(SPACE.value)
     folder = pathlib.Path(STUDY.value)
-    study = studies.make(folder, space, sampler=SAMPLER.value, seed=SEED.value, patience=PATIENCE.value)
-    failed = studies.run(
-        study, folder, space, metric, trials=TRIALS.value, flags=shlex.split(TRAIN_FLAGS.value), patience=PATIENCE.value
-    )
+    grid = spaces.grid(space) if SAMPLER.value == "grid" else None
+    shared = {"flags": given, "patience": PATIENCE.value}
+    study = studies.make(folder, space, metric, seed=SEED.value, grid=grid, **shared)
+    failed = studies.run(study, folder, space, metric, trials=TRIALS.value, is_grid=grid is not None, **shared)
     ended = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     if not ended:
         raise InputError(f"--study={folder}: expected a trial that evaluates, {failed} failed; see trial_*/log.txt")

@@ -9,7 +9,7 @@ import sys
 
 import tensorflow as tf
 
-from benchmarks import augment, boxes, convert, masks, measure, network, nms3d, pipeline, report, roi_align3d
+from benchmarks import augment, boxes, convert, masks, measure, network, nms3d, pipeline, report, roi_align3d, training
 
 RESULTS = pathlib.Path(__file__).with_name("RESULTS.md")
 TITLES = {nms3d: "NMS3D", roi_align3d: "ROIAlign3D", boxes: "IoU matrix", masks: "Masks and instances"}
@@ -27,6 +27,11 @@ One volume at a time. A train step is that of `training.loop`: forward, targets,
 GFLOP are those of convolutions and matrix products outside of ROIAlign's loops; the matrix product is timed in turn
 with the steps. Times by part and by kind of operation are forward and backward together, from TensorFlow's profiler,
 with one operation at a time."""
+TRAINING = """\
+What a training costs beside its steps. The loop is that of `training.loop` with the averages of 20 steps written to
+metrics.jsonl and TensorBoard; the bare step is one compiled function on a batch that is there. Two logical devices
+share the cores of one, so that nothing but their overhead shows. Memory and its price are those of a step of large
+patches, each in a process of its own."""
 CONVERSION = """\
 int16 volumes of {shape} voxels with ids of 40 balls, against `read_volume` of every image
 and label file and nothing else; the two take turns. Two processes are those of a pool that has started. From the disk:
@@ -42,7 +47,7 @@ processor's time."""
 def main():
     """Prints one line per part as it is measured, then writes the tables."""
     tf.get_logger().setLevel("ERROR")  # that a function is traced for every size is meant
-    sections = {**_ops(), **_network(), **_data()}
+    sections = {**_ops(), **_network(), **_training(), **_data()}
     text = f"# Ops, network and data against their peers\n\nMade by `make bench`. {measure.machine()}.\n{HEAD}\n"
     text += "".join(f"\n## {title}\n\n{body}\n" for title, body in sections.items())
     RESULTS.write_text(text)
@@ -69,6 +74,11 @@ def _ops():
 
 def _network():
     return {"Network": f"{NETWORK}\n\n{network.tables()}"}
+
+
+def _training():
+    print("measuring: training", flush=True)
+    return {"Training": f"{TRAINING}\n\n{training.tables()}"}
 
 
 def _data():

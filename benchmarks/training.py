@@ -3,7 +3,7 @@
 The bare step is one compiled function, forward, losses, gradient, clipping and optimizer on a batch that is there,
 called once per step, whose answer is left on the device. The loop is `training.loop` as a training runs it: its batches
 come from an iterator, losses are summed, the wait is clocked, a step that is not finite is held back, and after 20
-steps the host reads the averages, and `run.Run` writes them down.
+steps the host reads the averages, and a `Tracker` writes them down.
 """
 
 import os

@@ -278,7 +278,15 @@ class Config:
         self.train.validate(SPLITS)
         self.inference.validate(self.input.patch_size)
         self.model.validate_patch(self.input.patch_size)
+        self._validate_recompute()
         return self
+
+    def _validate_recompute(self):
+        """Raises ValueError where what is computed again would not be what it was."""
+        norm, depth = self.model.style.norm, self.model.backbone.stochastic_depth
+        repeats = depth == 0 and norm not in ("batch", "sync_batch")
+        expected = f"False with model.style.norm {norm} and model.backbone.stochastic_depth {depth}"
+        checks.require(repeats or not self.train.recompute, "train.recompute", expected, self.train.recompute)
 
     def without_effect(self):
         """One line for every setting that was changed and, as the others are, does nothing."""

@@ -105,14 +105,14 @@ class Optimizer:
 
 @dataclasses.dataclass(slots=True)
 class Schedule:
-    """How the learning rate falls in each stage, after a linear warm-up to its peak; see training/schedules.py."""
+    """How the learning rate falls in each stage, after a linear warm-up; see training/schedules.py."""
 
     name: str = "cosine"  # or constant, exponential, polynomial, piecewise, cyclical, plateau
     end: float = 0.0  # share of the peak that is left at the end: of cosine, exponential (> 0) and polynomial
     power: float = 0.9  # of polynomial
     boundaries: tuple = (0.6, 0.9)  # of piecewise: shares of the stage at which the rate is multiplied by `factor`
     factor: float = 0.1  # of piecewise and plateau
-    floor: float = 0.1  # of cyclical: share of the peak between which and the peak the rate goes up and down
+    floor: float = 0.1  # of cyclical: share of the peak from which the rate goes up to it and down again
     half_cycle_steps: int = 500  # of cyclical: from the floor to the peak
     patience: int = 3  # of plateau: evaluations without a better metric before the rate is multiplied by `factor`
 
@@ -184,7 +184,7 @@ class Train:
     learning_rate: float = 1e-3  # at the peak
     schedule: Schedule = dataclasses.field(default_factory=Schedule)
     warmup_steps: int = 100
-    weight_decay: float = 1e-4  # decoupled from the gradient; not of biases and normalisation
+    weight_decay: float = 1e-4  # decoupled from the gradient; not of biases and normalisation; adam has none
     clip_norm: float = 20.0  # global gradient norm
     precision: str = "float32"  # or mixed_bfloat16, mixed_float16 (with loss scaling)
     average: Average = dataclasses.field(default_factory=Average)
@@ -248,8 +248,12 @@ class Train:
         return self.stages or (Stage("joint", self.steps, self.learning_rate),)
 
     def without_effect(self):
-        """One line for every setting that was changed although the stages have their own."""
-        return [
+        """One line for every setting that was changed and, as the others are, does nothing."""
+        decays = self.weight_decay == Train().weight_decay or self.optimizer.name != "adam"
+        lines = (
+            [] if decays else [f"train.weight_decay {self.weight_decay} has no effect with train.optimizer.name adam"]
+        )
+        return lines + [
             f"train.{name} {getattr(self, name)} has no effect beside train.stages, which have their own"
             for name in ("steps", "learning_rate")
             if self.stages and getattr(self, name) != getattr(Train(), name)

@@ -81,8 +81,14 @@ def uniform(shape, seed):
 
 
 def _check(labels, scores, num_samples, positive_fraction, seed):
-    spec = "labels [..., A], scores [..., A], seed [..., 2]"
-    checks.shapes(spec, labels, scores, tf.convert_to_tensor(seed))
+    seed = tf.convert_to_tensor(seed)
+    # One for all, or one for each row of the first axis.
+    spec = (
+        "labels [B, A], scores [B, A], seed [B, 2]"
+        if seed.shape.rank == 2
+        else "labels [..., A], scores [..., A], seed [2]"
+    )
+    checks.shapes(spec, labels, scores, seed)
     checks.positive("num_samples", num_samples)
     checks.within("positive_fraction", positive_fraction, 0, 1)
 

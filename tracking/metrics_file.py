@@ -1,5 +1,6 @@
 """metrics.jsonl: one line of JSON for every log of a run, every step once however often the run was killed."""
 
+import contextlib
 import json
 import math
 
@@ -25,12 +26,16 @@ class MetricsFile:
         """Writes {"step": step, name: value, ...}, if these have not been written of this step before."""
         if step == self.step and {"step", *values} in self.there:
             return
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
-        self.file.flush()
+        try:
+            self.file.write(json.dumps({"step": step, **values}) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise OSError(f"{self.file.name}: step {step} cannot be written: {error.strerror}") from error
 
     def close(self):
         """Closes the file."""
-        self.file.close()
+        with contextlib.suppress(OSError):  # of what could not be written before either
+            self.file.close()
 
 
 def _drop_lines_past(step, path):

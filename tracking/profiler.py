@@ -15,12 +15,12 @@ class Profiler:
 
         Args:
           text: "100:110" traces steps 100 to 110, counted from 1; "" none.
-          folder: of TensorBoard.
+          folder: of TensorBoard; None traces nothing, but ends its loops where a process that does ends its own.
 
         Raises:
           InputError: another text, or a range without steps.
         """
-        self.folder, self.is_tracing = str(folder), False
+        self.folder, self.is_tracing = folder and str(folder), False
         self.first, self.last = parse(text) if text else (0, 0)
 
     def next_end(self, step):
@@ -29,7 +29,7 @@ class Profiler:
 
     def before(self, step):
         """Call it when `step` steps have been made and more follow: begins the trace if these are in the range."""
-        if not self.is_tracing and self.first <= step + 1 <= self.last:
+        if self.folder and not self.is_tracing and self.first <= step + 1 <= self.last:
             tf.profiler.experimental.start(self.folder)
             self.is_tracing = True
 

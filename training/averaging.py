@@ -71,8 +71,8 @@ def applied(average, model):
         yield
         return
     own = [variable.numpy() for variable in model.variables]
-    average.copy_to(model)
     try:
+        average.copy_to(model)
         yield
     finally:
         for variable, value in zip(model.variables, own, strict=True):

@@ -1,5 +1,6 @@
 """A run's folder: its config, its versions, its checkpoints."""
 
+import errno
 import json
 import os
 import pathlib
@@ -134,6 +135,13 @@ def save(manager, step):
         raise OSError(f"{manager.directory}: checkpoint {step} cannot be written: {reason}") from error
 
 
+def full_disk(error):
+    """The line about a disk that is full in an error, which TensorFlow words in many ways, or None for other errors."""
+    reasons = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if any(reason in line for reason in reasons)), None)
+
+
 def restore_latest(workdir, state):
     """Restores the newest checkpoint of a run that can be read, if there is one.
 
@@ -209,7 +217,16 @@ def _restore(path, state):
     except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
         # IndexError is how TensorFlow reports a file that ends too early.
         reason = " ".join(str(error).split())[:200]
+        if state.progress and _is_without_progress(path):
+            reason = "one of an earlier version, of which weights alone can be used (train.init_weights)"
         raise InputError(f"checkpoint {path}: expected a whole one of this network, came: {reason}") from error
+
+
+def _is_without_progress(path):
+    try:
+        return not any(name.startswith("progress/") for name, _ in tf.train.list_variables(path))
+    except (tf.errors.OpError, ValueError, IndexError):
+        return False
 
 
 def _parts(state):

@@ -13,7 +13,7 @@ class NonFiniteError(RuntimeError):
     """A loss or the gradient of a step became infinite or NaN; weights are those before the step."""
 
     def __init__(self, step, message):
-        """`step` is the one that failed, from 1."""
+        """`step` is the one that failed, from 1; None where there were more, and the weights are of later."""
         super().__init__(message)
         self.step = step
 
@@ -41,6 +41,10 @@ def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=N
     # gradient is not finite.
     scales = isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer)
     stops = train_config.on_non_finite == "stop"
+    if train_config.accumulation > 1:
+        # Within loops of loops this rewrites sums to operations whose temporary variables collide (TensorFlow 2.15).
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+    statistics = moving_statistics(model)
     variables = freezing.learnt(model, stage.learns)
     losses = [*model.loss_names(stage.learns), "total"]
     gradients_of = _gradients_of(model, optimizer if scales else None, variables, train_config, stage, proposer)
@@ -49,6 +53,7 @@ def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=N
         # Nothing begins before the clock of the wait has been read: on a busy machine its turn might come late.
         with tf.control_dependencies([wait]):
             batch = tf.nest.map_structure(tf.identity, batch)
+        before = [tf.identity(statistic) for statistic in statistics]
         seeds = example_seeds(train_config.seed, optimizer.iterations, batch["number"])
         zeros = {name: tf.constant(0.0) for name in losses}, [tf.zeros_like(variable) for variable in variables]
         found, gradients = _in_parts(gradients_of, zeros, batch, seeds, train_config.accumulation)
@@ -61,10 +66,10 @@ def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=N
             # A scale that is too large is found out by an overflow, which is no fault until it cannot fall further.
             norm = tf.where(tf.math.is_finite(norm) | (optimizer.loss_scale <= 1.0), norm, 0.0)
         skipped = tf.cast(tf.reduce_sum(batch.get("skipped", 0)), tf.float32)
-        return {**found, "skipped": skipped}, norm, clipped
+        return {**found, "skipped": skipped}, norm, clipped, before
 
     def step(batch, wait):
-        summands, norm, gradients = strategy.run(replica_gradients, args=(batch, wait))
+        summands, norm, gradients, before = strategy.run(replica_gradients, args=(batch, wait))
         scalars = {name: strategy.reduce("SUM", value, axis=None) for name, value in summands.items()}
         scalars["gradient_norm"] = strategy.reduce("MEAN", norm, axis=None)
         is_finite = tf.math.is_finite(scalars["total"]) & tf.math.is_finite(scalars["gradient_norm"])
@@ -78,6 +83,7 @@ def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=N
             return tf.constant(0.0)
 
         def left():
+            strategy.run(_assign, args=(statistics, before))
             if not stops:
                 optimizer.iterations.assign(number)
             return tf.constant(1.0)
@@ -102,6 +108,11 @@ def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=N
         return {name: value / steps if name in means else value for name, value in sums.items()}
 
     return train_steps
+
+
+def moving_statistics(model):
+    """The variables that a forward pass in training changes by itself: those of batch normalisation."""
+    return [variable for variable in model.variables if "/moving_" in variable.name]
 
 
 def example_seeds(seed, step, numbers):
@@ -159,12 +170,19 @@ def train(train_steps, iterator, optimizer, train_config, *, last_step, ends, on
             failed = int(optimizer.iterations.numpy()) + 1
             raise NonFiniteError(failed, f"step {failed}: expected a finite loss and gradient")
         step += num_steps
+        if scalars["non_finite"] == num_steps:  # There is no mean of nothing.
+            scalars = {name: scalars[name] for name in ("wait_seconds", "skipped", "non_finite")}
         scalars["learning_rate"] = optimizers.learning_rate(optimizer)
         scalars["volumes_per_second"] = num_steps * train_config.batch_size / seconds
         scalars["input_wait"] = scalars.pop("wait_seconds") / seconds
         if on_loop(step, scalars):
             return True
     return False
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _gradients_of(model, scaler, variables, train_config, stage, proposer):

@@ -26,7 +26,10 @@ def explain(error, config, workdir, manifest, model):
     step = error.step - 1
     batch = prepare.batch_of_step(config, manifest, step)
     seeds = loop.example_seeds(config.train.seed, step, batch["number"])
+    before = [(statistic, statistic.numpy()) for statistic in loop.moving_statistics(model)]
     part = _part(model, batch, seeds, config.train.loss_weights, error.stage, error.proposer)
+    for statistic, value in before:
+        statistic.assign(value)
     cases = index.read(config.data.records, manifest, "train").cases
     names = [str(cases[row]) for row in batch["rows"].numpy().reshape(-1)]
     folder = pathlib.Path(workdir) / f"nonfinite_{error.step}"

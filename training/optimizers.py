@@ -103,7 +103,7 @@ def learning_rate(optimizer):
 def _of_rule(settings, schedule, weight_decay):
     adam = {"beta_1": settings.beta_1, "beta_2": settings.beta_2, "epsilon": settings.epsilon}
     if settings.name == "adam":
-        return tf.keras.optimizers.Adam(schedule, **adam)
+        return tf.keras.optimizers.Adam(schedule, jit_compile=False, **adam)
     if settings.name == "lamb":
         return tfa.optimizers.LAMB(
             schedule,
@@ -116,9 +116,11 @@ def _of_rule(settings, schedule, weight_decay):
         fast = RectifiedAdam(schedule, weight_decay=weight_decay, **adam)
         return tfa.optimizers.Lookahead(fast, settings.slow_steps, settings.slow_share)
     if settings.name == "sgd":
-        optimizer = tf.keras.optimizers.SGD(schedule, settings.momentum, nesterov=True, weight_decay=weight_decay)
+        optimizer = tf.keras.optimizers.SGD(
+            schedule, settings.momentum, nesterov=True, weight_decay=weight_decay, jit_compile=False
+        )
     else:
-        optimizer = AdamW(schedule, weight_decay=weight_decay, **adam)
+        optimizer = AdamW(schedule, weight_decay=weight_decay, jit_compile=False, **adam)
     optimizer.exclude_from_weight_decay(var_names=list(UNDECAYED))
     return optimizer
 

@@ -4,7 +4,7 @@ from data import convert, fingerprint, pipeline, records
 from data.errors import InputError
 
 
-def checked_records(config, num_replicas):
+def checked_records(config, num_replicas, is_one_process=True):
     """The manifest of records that fit the config, made where there are none of a synthetic source.
 
     What the config leaves to the records is filled in: class weights for `model.box_head.class_balance`, mean and
@@ -13,15 +13,17 @@ def checked_records(config, num_replicas):
     Args:
       config: a Config.
       num_replicas: that a batch is dealt out to.
+      is_one_process: whether all of them are this process's own.
 
     Raises:
-      InputError: records that do not fit the config, or a batch size that does not fit the replicas.
+      InputError: records that do not fit the config, or a batch size or a normalisation that does not fit the replicas.
     """
     train = config.train
     parts = num_replicas * train.accumulation
     if train.batch_size % parts:
         shares = f"{num_replicas} replicas" + (f" x train.accumulation {train.accumulation}" * (train.accumulation > 1))
         raise InputError(f"train.batch_size: expected a multiple of {shares}, came {train.batch_size}")
+    _check_norm(config, num_replicas, is_one_process)
     manifest = convert.ensure_records(config.data, config.input.patch_size)
     records.check_matches(
         manifest, config.data.classes, config.input.channels, config.data.attributes, config.data.keypoints
@@ -29,6 +31,22 @@ def checked_records(config, num_replicas):
     _balance_classes(config.model.box_head, manifest)
     _measure_intensities(config.input, manifest)
     return manifest
+
+
+def _check_norm(config, num_replicas, is_one_process):
+    """Raises InputError for a normalisation of the batch that needs other workers or replicas where they are not."""
+    norm, train = config.model.style.norm, config.train
+    if norm == "sync_batch" and num_replicas > 1 and train.accumulation > 1:
+        raise InputError(
+            f"train.accumulation: expected 1 with sync_batch on several replicas, came {train.accumulation}"
+        )
+    # Its moving statistics are summed over the workers when they are read, and these are looks of the chief alone.
+    looks = train.evaluation.steps or train.inspect_steps
+    if norm in ("batch", "sync_batch") and not is_one_process and looks:
+        raise InputError(
+            f"train.evaluation.steps, train.inspect_steps: expected 0 with several workers and norm {norm}, came "
+            f"{train.evaluation.steps}, {train.inspect_steps}"
+        )
 
 
 def warn_of_hidden_instances(manifest, config):

@@ -18,6 +18,12 @@ class Progress(tf.Module):
         self.rate_factor = tf.Variable(1.0, trainable=False, name="rate_factor")
         self.non_finite = tf.Variable(0, trainable=False, dtype=tf.int64, name="non_finite")
 
+    def begin_stage(self):
+        """Forgets how long evaluations have not become better: what is learnt begins anew, and so does its rate."""
+        for stale in (self.stale, self.stale_rate):
+            stale.assign(0)
+        self.rate_factor.assign(1.0)
+
     def evaluated(self, step, value, schedule):
         """Notes the metric of an evaluation.
 

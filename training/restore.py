@@ -53,10 +53,10 @@ def make_state(config, begin=None):
     if begin:
         begin(model)
     # After the first weights are there: some optimizers, and the average, keep a copy of them.
-    told = progress.Progress()
-    optimizer = optimizers.make(config.train, told.rate_factor if config.train.schedule.name == "plateau" else None)
+    so_far = progress.Progress()
+    optimizer = optimizers.make(config.train, so_far.rate_factor if config.train.schedule.name == "plateau" else None)
     optimizers.build(optimizer, model.trainable_variables)
-    return State(model, optimizer, _average(model, config.train), told)
+    return State(model, optimizer, _average(model, config.train), so_far)
 
 
 def load_model(workdir, config, which="best"):

@@ -58,7 +58,7 @@ class Run:
         return is_stale or (step >= self.last_step and not self._wants_evaluation(step))
 
     def catch_up(self):
-        """Makes the evaluation that was due when the run was asked to stop.
+        """Makes the evaluation that was due when the run was asked to stop; call it before the first loop.
 
         It is part of the next checkpoint: to write that of this step once more would put it at risk.
 
@@ -66,6 +66,7 @@ class Run:
           preemption.PreemptedError: some worker was asked to stop again.
         """
         step = self.step()
+        self.profiler.before(step)
         if not self._wants_evaluation(step):
             return
         self._evaluate(step)
@@ -84,7 +85,7 @@ class Run:
           loop.NonFiniteError: more steps were skipped than `train.max_non_finite`.
         """
         self.profiler.after(step)
-        if self.tracker:
+        if self.tracker and "total" in scalars:  # not where all steps were skipped
             self.tracker.log(step, scalars)
         if self.skip_limit:
             self.skip_limit.check(step, scalars)
@@ -94,6 +95,8 @@ class Run:
         every = self.config.train.inspect_steps
         if self.inspect and every and step % every == 0:
             self.inspect(step)
+        if step in self.stage_ends[:-1]:
+            self.state.progress.begin_stage()
         stops = strategies.sum_of_workers(self.strategy, self.request.is_made) > 0
         if stops or step % self.config.train.checkpoint_steps == 0 or step in self.stage_ends or self.is_over():
             checkpoints.save(self.manager, step)
@@ -110,8 +113,13 @@ class Run:
 
     def _wants_evaluation(self, step):
         every = self.config.train.evaluation.steps
-        is_due = every > 0 and step > 0 and (step % every == 0 or step == self.last_step)
+        is_due = every > 0 and step > 0 and (step % every == 0 or step == self.last_step) and self._learns_heads(step)
         return is_due and int(self.state.progress.last_step.numpy()) < step
+
+    def _learns_heads(self, step):
+        """Whether the stage that makes a step learns to detect: the metric of others stands still."""
+        stages_of = zip(self.config.train.as_stages(), self.stage_ends, strict=True)
+        return next(("heads" in stage.learns for stage, end in stages_of if step <= end), True)
 
     def _evaluate(self, step):
         """Evaluates the mean weights, and keeps them if they are the best so far."""
@@ -141,6 +149,6 @@ class Run:
         print(f"warning: step {step}: skipped {count} step(s) of a loss or gradient that is not finite", flush=True)
         if total > allowed:
             raise loop.NonFiniteError(
-                step,
+                None,
                 f"step {step}: expected at most train.max_non_finite={allowed} steps that are not finite, came {total}",
             )

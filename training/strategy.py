@@ -37,7 +37,8 @@ def make(name, logical_devices=0, devices=()):
     if devices and name not in ("one_device", "mirrored"):
         raise InputError(f"--devices: expected none with --strategy={name}, came {','.join(devices)}")
     if name == "multi_worker":
-        _check_tf_config()
+        count = _check_tf_config()
+        print(f"waiting until all of {count} worker(s) are there", flush=True)
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "tpu":
         return _tpu()
@@ -71,9 +72,9 @@ def lost_worker(error):
     waits for all workers; this process cannot be mended any more.
 
     Args:
-      error: tf.errors.OpError.
+      error: of TensorFlow, or one that quotes it.
     """
-    _, found, reason = error.message.partition(_ABORTED)
+    _, found, reason = str(error).partition(_ABORTED)
     if not found:
         return None
     reason = reason.strip().split("\n")[0] or "no reason given"
@@ -135,6 +136,7 @@ def _split_cpu(count):
 
 
 def _check_tf_config():
+    """How many processes TF_CONFIG names; InputError where it is not as TensorFlow expects it."""
     text = os.environ.get("TF_CONFIG")
     if not text:
         raise InputError("--strategy=multi_worker: expected TF_CONFIG in the environment, came nothing")
@@ -148,6 +150,7 @@ def _check_tf_config():
     if not workers or not known:
         raise InputError(f"TF_CONFIG: task {task} is not among the workers {workers}")
     _check_port(config["cluster"][task["type"]][task["index"]])
+    return len(workers) + len(config["cluster"].get("chief", []))
 
 
 def _check_port(address):

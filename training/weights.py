@@ -48,9 +48,9 @@ def load(path, model, *, inflate, classes=None, attributes=None, keypoints=None)
     """Gives a model the weights of a file wherever they fit; all or, where this raises, none of them.
 
     Args:
-      path: an earlier run's folder (its newest checkpoint counts), the prefix of a checkpoint (runs/a/checkpoints/
-        ckpt-12), or a Keras .h5 file of a 2D ResNet; see training/transfer.py and training/inflate.py. Optimizer state
-        is not read.
+      path: an earlier run's folder (its best weights count, or those of its newest checkpoint where it evaluated
+        none), the prefix of a checkpoint (runs/a/checkpoints/ckpt-12), or a Keras .h5 file of a 2D ResNet; see
+        training/transfer.py and training/inflate.py. Optimizer state and means of weights are not read.
       model: MaskRCNN or a backbone, built; of a strategy's scope or not.
       inflate: how 2D kernels become 3D, "centre" or "repeat".
       classes: names of the model's classes, without background; None matches what they concern by shape alone.

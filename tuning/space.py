@@ -1,5 +1,6 @@
 """What is searched: a file as `wandb sweep` reads it."""
 
+import math
 import pathlib
 
 import optuna
@@ -70,4 +71,5 @@ def _distribution(where, given):
 
 def _is_range(given):
     ends = given.get("min"), given.get("max")
-    return all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends) and ends[0] <= ends[1]
+    are_numbers = all(isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end) for end in ends)
+    return are_numbers and ends[0] <= ends[1]

@@ -1,5 +1,7 @@
 """Trials of a search: each is a training in a process of its own, which says what it has come to in metrics.jsonl."""
 
+import ctypes
+import itertools
 import json
 import pathlib
 import signal
@@ -10,70 +12,75 @@ import time
 import optuna
 
 from data.errors import InputError
-from tuning import space as spaces
 
 STORAGE = "study.db"
 TRAIN_MAIN = pathlib.Path(__file__).resolve().parents[1] / "train_main.py"
 _LOOK_SECONDS = 1.0
+_ASKED = "asked"  # what the study's trials were asked: the space, the metric and the flags
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux' prctl
+STATES = optuna.trial.TrialState
 
 
 class TrainingError(RuntimeError):
     """A training that ended otherwise than it should."""
 
 
-def make(folder, space, *, sampler, seed, patience):
+def make(folder, space, metric, *, flags, seed, patience, grid=None):
     """Makes a study, or goes on with that of a folder.
 
     Args:
       folder: of the study; its trials are in study.db there (SQLite).
       space: {flag: distribution} of `space.read`.
-      sampler: "tpe" (tree-structured Parzen estimators) or "grid", in which each combination comes once.
-      seed: of the sampler.
+      metric: of the evaluations, the larger the better.
+      flags: further ones of train_main.py, of all trials.
+      seed: of the sampler, tree-structured Parzen estimators.
       patience: evaluations before a trial may be given up that is worse than the median of the earlier ones at the same
         step; 0 gives none up.
+      grid: {flag: list}, of which each combination is to come once, in place of what the sampler draws; or None.
 
     Returns:
       optuna.Study. Trials that were running when the last search ended come first, with the settings that they had.
 
     Raises:
-      InputError: a folder that cannot be written, or a study of another space.
+      InputError: a folder that cannot be written, or a study of another space, metric or flags.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--study={folder}: expected a folder that can be written, came: {error.strerror}") from error
-    grid = spaces.grid(space) if sampler == "grid" else None
-    study = optuna.create_study(
-        storage=f"sqlite:///{folder / STORAGE}",
-        study_name="study",
-        direction="maximize",
-        load_if_exists=True,
-        sampler=optuna.samplers.GridSampler(grid, seed=seed) if grid else optuna.samplers.TPESampler(seed=seed),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=2) if patience else optuna.pruners.NopPruner(),
-    )
-    _check_space(study, folder, space)
-    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        # In the same folder: its training goes on where its last checkpoint left it.
-        place = trial.user_attrs.get("folder", f"trial_{trial.number}")
-        study.enqueue_trial(trial.params, user_attrs={**trial.user_attrs, "folder": place})
+        study = optuna.create_study(
+            storage=f"sqlite:///{folder / STORAGE}",
+            study_name="study",
+            direction="maximize",
+            load_if_exists=True,
+            sampler=optuna.samplers.TPESampler(seed=seed),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=2) if patience else optuna.pruners.NopPruner(),
+        )
+    except Exception as error:  # Of the file system, or of the database library.
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"--study={folder}: expected a folder of a study, or for one, came: {reason}") from error
+    _check_asked(study, folder, {"space": _as_text(space), "metric": metric, "flags": list(flags)})
+    for trial in study.get_trials(states=[STATES.RUNNING]):
+        study.tell(trial.number, state=STATES.FAIL)
+        _ask_again(study, trial)
+    if grid and not study.trials:
+        for values in itertools.product(*grid.values()):
+            study.enqueue_trial(dict(zip(grid, values, strict=True)))
     return study
 
 
-def run(study, folder, space, metric, *, trials, flags, patience):
-    """Makes trials until the study has so many that ended, those that fail now too; a grid at most all of its own.
+def run(study, folder, space, metric, *, trials, flags, patience, is_grid=False):
+    """Makes trials until the study has so many that ended, or a grid all of its own.
 
     Args:
       study: of `make`.
-      folder: of the study; trial number n trains in trial_<n> there.
-      space: see `make`.
-      metric: of the evaluations, the larger the better.
-      trials: how many.
-      flags: further ones of train_main.py, of all trials.
-      patience: see `make`.
+      folder, space, metric, flags, patience: see `make`.
+      trials: how many, those that fail now too.
+      is_grid: whether only trials that wait are made.
 
     Returns:
       int, how many trials failed.
+
+    Raises:
+      KeyboardInterrupt: the trial that was running comes first the next time, and its training goes on.
     """
 
     def objective(trial):
@@ -90,11 +97,21 @@ def run(study, folder, space, metric, *, trials, flags, patience):
         said = {"COMPLETE": f"{metric} {trial.value}", "PRUNED": "given up", "FAIL": f"failed, see {place}/log.txt"}
         print(f"trial {trial.number}: {said[trial.state.name]}", flush=True)
 
-    before = len(study.get_trials(states=[optuna.trial.TrialState.FAIL]))
-    left = trials - len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED]))
-    if left > 0 and not _is_exhausted(study):
-        study.optimize(objective, n_trials=left, callbacks=[after], catch=[TrainingError])
-    return len(study.get_trials(states=[optuna.trial.TrialState.FAIL])) - before
+    before = len(study.get_trials(states=[STATES.FAIL]))
+    left = trials - len(study.get_trials(states=[STATES.COMPLETE, STATES.PRUNED]))
+    if is_grid:
+        left = min(left, len(study.get_trials(states=[STATES.WAITING])))
+    if left > 0:
+        try:
+            study.optimize(objective, n_trials=left, callbacks=[after], catch=[TrainingError])
+        except KeyboardInterrupt:
+            _ask_again(study, study.trials[-1] if not is_grid else _last_begun(study))
+            raise
+    return len(study.get_trials(states=[STATES.FAIL])) - before
+
+
+def _last_begun(study):
+    return max((trial for trial in study.trials if trial.datetime_start), key=lambda trial: trial.datetime_start)
 
 
 def _train(trial, place, metric, flags, patience):
@@ -108,7 +125,7 @@ def _train(trial, place, metric, flags, patience):
     command = [sys.executable, str(TRAIN_MAIN), *flags, *settings, f"--workdir={place / 'model'}", "--wandb=disabled"]
     place.mkdir(exist_ok=True)
     with (place / "log.txt").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent)
         try:
             is_given_up = _watch(trial, process, place, metric, patience)
         except BaseException:
@@ -121,6 +138,12 @@ def _train(trial, place, metric, flags, patience):
     if process.returncode or not values:
         raise TrainingError
     return max(values.values())
+
+
+def _end_with_parent():
+    """Where the system can: a killed search leaves no training behind, which would be in the way of the next."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 
 
 def _watch(trial, process, place, metric, patience):
@@ -152,14 +175,24 @@ def _values(place, metric):
     return found
 
 
-def _check_space(study, folder, space):
-    for trial in study.get_trials(states=[optuna.trial.TrialState.COMPLETE]):
-        if dict(trial.distributions) != space:
-            raise InputError(f"--study={folder}: expected a study of the same parameters, came one of {trial.params}")
+def _ask_again(study, trial):
+    """Puts a trial that was cut off first, in the same folder: its training goes on where its checkpoint left it."""
+    place = trial.user_attrs.get("folder", f"trial_{trial.number}")
+    study.enqueue_trial(trial.params, user_attrs={"folder": place})
 
 
-def _is_exhausted(study):
-    return isinstance(study.sampler, optuna.samplers.GridSampler) and study.sampler.is_exhausted(study)
+def _check_asked(study, folder, asked):
+    """Notes what a new study asks; InputError where an earlier one asked something else."""
+    before = study.user_attrs.get(_ASKED)
+    if before is None:
+        study.set_user_attr(_ASKED, asked)
+    elif before != asked:
+        name = next(name for name in asked if asked[name] != before.get(name))
+        raise InputError(f"--study={folder}: expected the {name} of its trials, {before.get(name)}, came {asked[name]}")
+
+
+def _as_text(space):
+    return {name: optuna.distributions.distribution_to_json(kind) for name, kind in space.items()}
 
 
 def _suggest(trial, name, kind):

@@ -305,6 +305,23 @@ class ValidateTest:
         config = schema.Config()
         assert config.validate() is config
 
+    @pytest.mark.parametrize(("norm", "depth"), [("group", 0.1), ("batch", 0.0), ("sync_batch", 0.0)])
+    def test_what_is_computed_again_has_to_come_out_the_same(self, norm, depth):
+        config = schema.Config()
+        config.train.recompute = True
+        config.validate()
+        config.model.style.norm, config.model.backbone.stochastic_depth = norm, depth
+        with pytest.raises(ValueError, match=r"config train\.recompute: expected False with .*, came True") as raised:
+            config.validate()
+        assert f"norm {norm} and model.backbone.stochastic_depth {depth}" in str(raised.value)
+
+    def test_adam_has_no_weight_decay(self):
+        config = schema.Config()
+        config.train.optimizer.name = "adam"
+        assert config.without_effect() == []
+        config.train.weight_decay = 0.1
+        assert config.without_effect() == ["train.weight_decay 0.1 has no effect with train.optimizer.name adam"]
+
     def test_integers_pass_as_floats(self):
         config = schema.Config()
         config.train.learning_rate, config.model.rpn.min_size = 1, 2

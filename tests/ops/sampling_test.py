@@ -54,6 +54,13 @@ class BalancedSampleTest:
         np.testing.assert_array_equal(np.sum(negative, axis=-1), [5, 0, 5])
         assert np.any(positive[0] != positive[2])
 
+    @pytest.mark.parametrize("rows", [1, 3])
+    def test_as_many_seeds_as_rows(self, rows):
+        with pytest.raises(ValueError, match=r"expected labels \[B, A\], scores \[B, A\], seed \[B, 2\]; came"):
+            sampling.balanced_sample(
+                np.ones((2, 9), np.int32), num_samples=4, positive_fraction=0.5, seed=np.zeros((rows, 2), np.int32)
+            )
+
     def test_a_seed_for_each_row(self):
         labels = np.tile(np.repeat([1, 0, -1], 20).astype(np.int32), (3, 1))
         seeds = np.array([[3, 4], [5, 6], [3, 4]])
@@ -157,7 +164,7 @@ class BalancedSampleTest:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"labels": np.int32(1)}, "expected labels [..., A], scores [..., A], seed [..., 2]; came labels []"),
+            ({"labels": np.int32(1)}, "expected labels [..., A], scores [..., A], seed [2]; came labels []"),
             ({"seed": [1, 2, 3]}, "came labels [4], seed [3]"),
             ({"num_samples": 0}, "expected num_samples above 0, came 0"),
             ({"positive_fraction": 1.1}, "expected positive_fraction in [0, 1], came 1.1"),

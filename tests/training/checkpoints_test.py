@@ -208,6 +208,17 @@ class ManagerTest:
         assert float(tf.reduce_max(state.model.weights)) == 0.0
 
 
+class FullDiskTest:
+    def test_line_that_says_so(self):
+        error = tf.errors.ResourceExhaustedError(None, None, "Graph execution error:\n\n /a; No space left on device\n")
+        assert checkpoints.full_disk(error) == "/a; No space left on device"
+        error = tf.errors.OutOfRangeError(None, None, "/a; File too large")
+        assert checkpoints.full_disk(error) == "/a; File too large"
+
+    def test_memory_is_no_disk(self):
+        assert checkpoints.full_disk(tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")) is None
+
+
 class RestoreLatestTest:
     def test_all_parts_come_back(self, run, other):
         workdir, state = run

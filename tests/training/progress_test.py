@@ -12,6 +12,13 @@ def follow(values, schedule):
     return best, told
 
 
+class BeginStageTest:
+    def test_forgets_how_long_it_has_waited_but_not_the_best(self):
+        _, told = follow([0.5] * 4, Schedule(name="plateau", factor=0.5, patience=2))
+        told.begin_stage()
+        assert (int(told.stale), int(told.stale_rate), float(told.rate_factor), float(told.best)) == (0, 0, 1.0, 0.5)
+
+
 class EvaluatedTest:
     def test_best_and_how_long_ago(self):
         best, told = follow([0.2, 0.1, 0.3, 0.3, 0.25], Schedule())

@@ -68,6 +68,7 @@ def main():
         "two": (two, {}),
         "parts": (one, {"accumulation": 4}),
         "two in parts": (two, {"accumulation": 2}),
+        "recomputed": (two, {"recompute": True}),
     }
     results = {name: train(where, **settings) for name, (where, settings) in forms.items()}
     logged, before, weights, means = results["one"]

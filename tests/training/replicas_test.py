@@ -19,7 +19,7 @@ def fixture_result():
 class ReplicasTest:
     """Twenty steps of the same batches of four volumes on one device, of which rois and anchors are drawn."""
 
-    @pytest.mark.parametrize("form", ["two", "parts", "two in parts"])
+    @pytest.mark.parametrize("form", ["two", "parts", "two in parts", "recomputed"])
     def test_train_as_one_device_does(self, result, form):
         assert result[form]["losses_differ_by"] < 1e-5
         assert result[form]["weights_differ_by"] < 1e-5

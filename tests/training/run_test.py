@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs import train_schema
 from data.errors import InputError
 from tests import tiny
 from tracking import profiler
@@ -156,6 +157,23 @@ class AfterLoopTest:
         world = World(tmp_path, skip_limit=limit)
         with pytest.raises(InputError, match=r"at most input\.max_corrupt=1"):
             world.go(2, skipped=2.0)
+
+    def test_a_loop_without_any_good_step_is_not_logged(self, tmp_path):
+        world = World(tmp_path)
+        world.state.optimizer.iterations.assign(2)
+        world.run.after_loop(2, {"non_finite": 2.0, "skipped": 0.0})
+        assert world.tracker.scalars == []
+        assert int(world.state.progress.non_finite) == 2
+
+    def test_stages_that_do_not_learn_heads_are_not_evaluated_and_each_has_its_patience(self, tmp_path):
+        stages = tuple(
+            train_schema.Stage(name, 4, learns=learns)
+            for name, learns in (("a", ("rpn", "heads")), ("b", ("rpn",)), ("c", ("rpn", "heads")))
+        )
+        world = World(tmp_path, [0.5, 0.4, 0.3, 0.3], stages=stages, evaluation=evaluation(steps=2, patience=2))
+        assert [world.go(step) for step in (2, 4, 6, 8, 10, 12)] == [False] * 5 + [True]
+        assert [step for step, _ in world.tracker.evaluations] == [2, 4, 10, 12]
+        assert int(world.state.progress.stale) == 2
 
     def test_inspects_every_so_many_steps(self, tmp_path):
         world, seen = World(tmp_path, inspect_steps=4), []

@@ -46,6 +46,7 @@ class ReadTest:
             {"min": 1},
             {"min": 2, "max": 1},
             {"min": "a", "max": "b"},
+            {"min": 0, "max": float("inf"), "distribution": "q_uniform", "q": 1},
             {"min": True, "max": False},
             {"distribution": "normal", "min": 0, "max": 1},
             {"distribution": "log_uniform_values", "min": 0, "max": 1},

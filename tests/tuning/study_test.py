@@ -1,4 +1,6 @@
 import json
+import pathlib
+import signal
 import subprocess
 import sys
 import textwrap
@@ -19,8 +21,11 @@ TRAINING = """
     flags = dict(part.lstrip("-").split("=", 1) for part in sys.argv[1:])
     folder = pathlib.Path(flags["workdir"])
     folder.mkdir(exist_ok=True)
+    is_first = not (folder / "begun.txt").exists()
     with (folder / "begun.txt").open("a") as begun:
-        begun.write(json.dumps(flags) + "\\n")
+        begun.write(json.dumps({**flags, "pid": os.getpid()}) + "\\n")
+    if flags["a"] == flags.get("slow") and is_first:
+        time.sleep(60)
     if flags["a"] == flags.get("fail"):
         sys.exit("error: told to")
     with (folder / "metrics.jsonl").open("w") as file:
@@ -41,9 +46,10 @@ def stand_in(monkeypatch, tmp_path_factory):
 
 
 def search(folder, *, sampler="grid", trials=10, flags=(), patience=0, space=SPACE):
-    made = study.make(folder, space, sampler=sampler, seed=0, patience=patience)
-    failed = study.run(made, folder, space, "mask_ap50", trials=trials, flags=list(flags), patience=patience)
-    return made, failed
+    grid = {name: list(kind.choices) for name, kind in space.items()} if sampler == "grid" else None
+    shared = {"flags": list(flags), "patience": patience}
+    made = study.make(folder, space, "mask_ap50", seed=0, grid=grid, **shared)
+    return made, study.run(made, folder, space, "mask_ap50", trials=trials, is_grid=grid is not None, **shared)
 
 
 def begun(folder):
@@ -84,38 +90,58 @@ class RunTest:
         assert logs.count("error: told to\n") == 2
 
     def test_a_trial_worse_than_the_median_is_given_up(self, tmp_path):
-        space = {"a": kinds.CategoricalDistribution([9, 8, 1])}
-        made = study.make(tmp_path, space, sampler="tpe", seed=0, patience=1)
-        for a in (9, 8, 1):
-            made.enqueue_trial({"a": a})
-        study.run(made, tmp_path, space, "mask_ap50", trials=3, flags=["--seconds=2"], patience=1)
+        space, shared = {"a": kinds.CategoricalDistribution([9, 8, 1])}, {"flags": ["--seconds=2"], "patience": 1}
+        made = study.make(tmp_path, space, "mask_ap50", seed=0, grid={"a": [9, 8, 1]}, **shared)
+        study.run(made, tmp_path, space, "mask_ap50", trials=3, is_grid=True, **shared)
         assert [trial.state for trial in made.get_trials()] == [states.COMPLETE, states.COMPLETE, states.PRUNED]
 
-    def test_a_killed_search_goes_on_with_the_trial_it_was_at(self, tmp_path):
+    @pytest.mark.parametrize(("done", "how"), [(0, "SIGKILL"), (1, "SIGKILL"), (1, "SIGTERM")])
+    def test_a_search_that_is_cut_off_goes_on_with_the_trial_it_was_at(self, tmp_path, done, how):
+        space, flags = {"a": kinds.CategoricalDistribution([1, 2])}, [f"--slow={done + 1}"]
         script = (
-            "import sys, pathlib; from tests.tuning import study_test as t; t.study.TRAIN_MAIN = sys.argv[1]; "
-            "t.search(pathlib.Path(sys.argv[2]), flags=['--seconds=30'])"
+            "import sys, pathlib, signal; from tests.tuning import study_test as t; t.study.TRAIN_MAIN = sys.argv[1]; "
+            "signal.signal(signal.SIGTERM, signal.default_int_handler); "
+            "space = {'a': t.kinds.CategoricalDistribution([1, 2])}; "
+            "t.search(pathlib.Path(sys.argv[2]), flags=[sys.argv[3]], space=space)"
         )
-        with subprocess.Popen([sys.executable, "-c", script, str(study.TRAIN_MAIN), str(tmp_path)]) as process:
+        if done:
+            search(tmp_path, trials=done, flags=flags, space=space)
+        with subprocess.Popen([sys.executable, "-c", script, str(study.TRAIN_MAIN), str(tmp_path), *flags]) as process:
             end = time.monotonic() + 60
-            while not list(tmp_path.glob("trial_0/model/begun.txt")) and time.monotonic() < end:
+            while not list(tmp_path.glob(f"trial_{done}/model/begun.txt")) and time.monotonic() < end:
                 time.sleep(0.1)
-            process.kill()
-        (first,) = begun(tmp_path)
-        made, _ = search(tmp_path)
-        again = [flags for flags in begun(tmp_path) if flags["workdir"] == first["workdir"]]
-        assert len(again) == 2
-        assert {flags["a"] + flags["b"] for flags in again} == {first["a"] + first["b"]}
-        assert len(made.get_trials(states=[states.COMPLETE])) == 6
+            time.sleep(0.5)
+            process.send_signal(getattr(signal, how))
+        (cut,) = [given for given in begun(tmp_path) if f"trial_{done}/" in given["workdir"]]
+        # It does not leave its training behind.
+        end = time.monotonic() + 10
+        while (is_there := pathlib.Path(f"/proc/{cut['pid']}").exists()) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not is_there
+        made, _ = search(tmp_path, flags=flags, space=space)
+        again = [given for given in begun(tmp_path) if given["workdir"] == cut["workdir"]]
+        assert [given["a"] for given in again] == [cut["a"]] * 2
+        assert sorted(trial.params["a"] for trial in made.get_trials(states=[states.COMPLETE])) == [1, 2]
 
 
 class MakeTest:
-    def test_study_of_another_space(self, tmp_path):
-        search(tmp_path, trials=1)
-        with pytest.raises(InputError, match=r"expected a study of the same parameters, came one of {'a': "):
-            study.make(tmp_path, {"c": SPACE["a"]}, sampler="tpe", seed=0, patience=0)
+    @pytest.mark.parametrize(
+        ("changes", "name"),
+        [({"space": {"c": SPACE["a"]}}, "space"), ({"flags": ["--x=1"]}, "flags"), ({"metric": "box_ap50"}, "metric")],
+    )
+    def test_study_that_asked_something_else(self, tmp_path, changes, name):
+        first = {"space": SPACE, "metric": "mask_ap50", "flags": [], "seed": 0, "patience": 0}
+        study.make(tmp_path, **first)
+        study.make(tmp_path, **first)
+        with pytest.raises(InputError, match=f"expected the {name} of its trials, "):
+            study.make(tmp_path, **{**first, **changes})
 
     def test_folder_that_is_a_file(self, tmp_path):
         (tmp_path / "file").touch()
-        with pytest.raises(InputError, match="expected a folder that can be written, came: "):
-            study.make(tmp_path / "file" / "study", SPACE, sampler="tpe", seed=0, patience=0)
+        with pytest.raises(InputError, match="expected a folder of a study, or for one, came: "):
+            study.make(tmp_path / "file" / "study", SPACE, "mask_ap50", flags=[], seed=0, patience=0)
+
+    def test_database_that_is_none(self, tmp_path):
+        (tmp_path / study.STORAGE).write_text("no database")
+        with pytest.raises(InputError, match=r"expected a folder of a study, or for one, came: .*database"):
+            study.make(tmp_path, SPACE, "mask_ap50", flags=[], seed=0, patience=0)
