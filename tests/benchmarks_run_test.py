@@ -1,4 +1,4 @@
-from benchmarks import augment, convert, measure, network, pipeline, run
+from benchmarks import augment, convert, measure, network, pipeline, run, training
 from benchmarks.report import Growth, Limit, Speed
 
 
@@ -12,6 +12,7 @@ class MainTest:
         monkeypatch.setattr(measure, "flops_per_second", lambda: 300e9)
         monkeypatch.setattr(measure, "machine", lambda: "A processor")
         monkeypatch.setattr(network, "tables", lambda: "| network | row |")
+        monkeypatch.setattr(training, "tables", lambda: "| training | row |")
         monkeypatch.setattr(augment, "tables", lambda: "| augmentation | row |")
         monkeypatch.setattr(convert, "measure", lambda: [Limit("conversion", 3.0, 1.43, "x")])
         monkeypatch.setattr(pipeline, "speed", lambda: ["| pipeline | row |", "| second | row |"])
@@ -26,6 +27,7 @@ class MainTest:
             "Cost against size",
             "Distance from what the machine can do",
             "Network",
+            "Training",
             "Conversion",
             "Input pipeline",
             "Augmentation",
@@ -35,6 +37,7 @@ class MainTest:
             "| memory 0 | 1 GB | < 2 GB ✓ |",
             "| growth 2 | 1: 500.0, 2: 1000.0 | 2.00x |",
             "| network | row |",
+            "| training | row |",
             "| conversion | 3 x | < 1.43 x **missed** |",
             "| pipeline | row |\n| second | row |\n\n| chunks | row |",
             "| augmentation | row |",
