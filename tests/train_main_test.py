@@ -64,19 +64,12 @@ def runs(tmp_path_factory):
         "indivisible batch": [*small, "--logical_devices=2", "--config.train.batch_size=3"],
         "other classes": [*small, "--config.data.classes=('cell',)", "--config.train.steps=4"],
         "below a file": [*small, f"--workdir={foreign}/notes.txt/model", "--config.train.steps=4"],
-        "summary": [*few, f"--workdir={folder}/watched", "--mode=summary"],
-        "no such metric": [*few, "--config.train.evaluation.steps=2", "--config.train.evaluation.metric=dice"],
-        "no such split": [*few, "--config.train.evaluation.final_split=test"],
         "no records": [*small, "--config.data.source=volumes", "--config.data.records=absent"],
     }
-    watched = [*few, f"--workdir={folder}/watched", "--config.train.steps=4", "--wandb=disabled", "--profile=3:4"]
-    watched += ["--config.train.evaluation.steps=2", "--config.train.evaluation.final_split=val"]
-    watched += ["--config.train.average.name=ema", "--config.train.inspect_steps=4", "--config.train.recompute=True"]
     # One process each, as overrides of the config are flags of their own.
     with futures.ThreadPoolExecutor(2) as pool:
         others = pool.map(lambda command: mains.run("train_main", *command), commands.values())
-    found = {"first": first, **dict(zip(commands, others, strict=True))}
-    return {**found, "watched": mains.run("train_main", *watched)}, folder  # in the folder of the summary
+    return {"first": first, **dict(zip(commands, others, strict=True))}, folder
 
 
 class TrainMainTest:
@@ -225,43 +218,6 @@ class TrainMainTest:
         assert [result.code for result in results] == [2, 2], [result.err for result in results]
         expected = "belongs to another config (train.seed: 0 -> 7)"
         assert all(expected in result.err for result in results), [result.err for result in results]
-
-    def test_evaluates_and_shows_what_it_trains_on(self, runs):
-        results, folder = runs
-        assert results["watched"].code == 0, results["watched"].err
-        lines = [json.loads(line) for line in (folder / "watched" / "metrics.jsonl").read_text().splitlines()]
-        # The 2nd and 4th step are evaluated; checkpoints of every third, and the profile, end loops, too.
-        assert [(line["step"], "val/mask_ap50" in line) for line in lines] == [
-            (2, False),
-            (2, True),
-            (3, False),
-            (4, False),
-            (4, True),
-        ]
-        best = {path.name for path in (folder / "watched" / "best").glob("*.index")}
-        assert best <= {"ckpt-2.index", "ckpt-4.index"}
-        assert len(best) == 1
-        assert (folder / "watched" / "evaluation_val" / "metrics.json").is_file()
-        assert list((folder / "watched" / "tensorboard").glob("plugins/profile/*/*.xplane.pb"))
-        assert list((folder / "watched" / "tensorboard").glob("events.*"))
-        assert "profile: tensorboard --logdir=" in results["watched"].out
-        assert "step 4: mask_ap50 0." in results["watched"].out
-
-    def test_a_summary_needs_no_training_and_leaves_its_folder_to_one(self, runs):
-        results, folder = runs
-        assert (results["summary"].code, results["summary"].err) == (0, "")
-        assert "mask_head" in (folder / "watched" / "summary" / "summary.txt").read_text()
-
-    @pytest.mark.parametrize(
-        ("name", "expected"),
-        [
-            ("no such metric", "train.evaluation.metric: expected one of mask_ap10, "),
-            ("no such split", "'test'"),
-        ],
-    )
-    def test_what_cannot_be_evaluated_is_said_at_once(self, runs, name, expected):
-        results, _ = runs
-        mains.assert_misuse(results[name], expected)
 
     def test_unknown_strategy_is_one_line(self):
         mains.assert_misuse(mains.run("train_main", "--strategy=parallel"), "parallel")
