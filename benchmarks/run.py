@@ -31,7 +31,8 @@ TRAINING = """\
 What a training costs beside its steps. The loop is that of `training.loop` with the averages of 20 steps written to
 metrics.jsonl and TensorBoard; the bare step is one compiled function on a batch that is there. Two logical devices
 share the cores of one, so that nothing but their overhead shows. Memory and its price are those of a step of large
-patches, each in a process of its own."""
+patches, each in a process of its own; the peak of a step of small ones, which holds what it takes to plan the graph, is
+taken off."""
 CONVERSION = """\
 int16 volumes of {shape} voxels with ids of 40 balls, against `read_volume` of every image
 and label file and nothing else; the two take turns. Two processes are those of a pool that has started. From the disk:

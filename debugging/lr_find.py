@@ -9,7 +9,7 @@ import tensorflow as tf
 from data import pipeline
 from data.errors import InputError
 from debugging import fixed, pictures, trial, verdicts
-from training import loop
+from training import loop, prepare
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 120
 SMOOTHING = 0.9  # what the smoothed loss keeps of itself in a step
@@ -71,7 +71,7 @@ def measure(config, manifest, strategy, schedule, steps):
         optimizer = trial.make_optimizer(model, config.train, schedule)
     (stage,) = train_config.as_stages()
     train_steps = loop.make_train_steps(strategy, model, optimizer, train_config, stage)
-    batches = iter(strategy.distribute_datasets_from_function(lambda context: _share(config, manifest, context)))
+    batches = prepare.batches(config, manifest, strategy, step=0)
     losses = []
     try:
         while len(losses) < steps and not _is_over(losses):
@@ -131,18 +131,6 @@ def _is_over(losses):
         return False
     smooth = smoothed(losses)
     return not math.isfinite(smooth[-1]) or smooth[-1] > WORST * smooth.min()
-
-
-def _share(config, manifest, context):
-    return pipeline.train_batches(
-        config.data.records,
-        manifest,
-        config.input,
-        batch_size=context.get_per_replica_batch_size(config.train.batch_size),
-        seed=config.train.seed,
-        num_input_pipelines=context.num_input_pipelines,
-        input_pipeline_id=context.input_pipeline_id,
-    )
 
 
 def _without_infinity(value):
