@@ -3,6 +3,7 @@
 # make test    lint and the test suite: about a quarter of an hour
 # make test-slow  what takes minutes: training to a target
 # make bench   every op and three networks timed against their peers, to benchmarks/RESULTS.md: a quarter of an hour
+# make results TASK=shapes_small [PART=result] [ONLY=row]  a published result: minutes to hours, see docs/results.md
 # make format  rewrites the code as lint wants it
 # make constraints  resolves all dependencies anew, writes constraints.txt (OLDEST_PYTHON=python3.10)
 SHELL := /bin/bash
@@ -17,7 +18,10 @@ OLDEST_PYTHON ?= python3.10
 IS_RIGHT := -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' 2> /dev/null
 PYTHON ?= $(shell for p in python3.11 python3.10 python3 python; do if $$p $(IS_RIGHT); then echo $$p; break; fi; done)
 
-.PHONY: help setup demo test test-slow bench lint format constraints clean
+TASK ?= shapes_small
+PART ?= result
+
+.PHONY: help setup demo test test-slow bench results lint format constraints clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -62,6 +66,9 @@ test-slow: setup
 bench: setup
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(PY) -m benchmarks.run
+
+results: setup
+	$(PY) results_main.py --task=$(TASK) --part='$(PART)' --only='$(ONLY)'
 
 lint: setup
 	$(BIN)/ruff check .

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data import hits, objects
+from data import hits, layouts, objects
 from data.channels import stack_channels
 from data.errors import InputError
-from data.objects import TABLES, Names, Objects, file_stem, some
-from data.readers import SUFFIXES, Volume, read_volume, volume_suffix
+from data.objects import Names, Objects, file_stem, some
+from data.readers import SUFFIXES, Volume, read_volume
 from data.splits import SPLITS, read_split_file
-
-_NOTES = ("", ".json", ".txt", ".md", ".csv")  # What may lie beside the volumes.
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,10 @@ def find_cases(
     """Lists the cases of a folder, sorted by name.
 
     The folder holds either `images/` and `labels/` with equal names, or `<case>_image` beside
-    `<case>_labels`; with channel suffixes, `images/<case><suffix>` or `<case>_image<suffix>`. An image or a label
-    volume is a file, a .zarr folder or a folder with a DICOM series; boxes are tables. Hit tables lie in the folder
-    itself, and are image and labels in one.
+    `<case>_labels`; with channel suffixes, `images/<case><suffix>` or `<case>_image<suffix>`, or nothing but a folder
+    for each case, with a file `...<suffix>` for each channel and one other, the labels. An image or a label volume is
+    a file, a .zarr folder or a folder with a DICOM series; boxes are tables. Hit tables lie in the folder itself, and
+    are image and labels in one.
     The split is that of `split.json` ({"train": [names], "val": [...]}), or else the `_train`, `_val` or `_test` at
     the end of the case's name, or else None.
 
@@ -75,7 +74,8 @@ def find_cases(
 
     Raises:
       InputError: no such folder, no volumes in it, an image or label file that has no partner, a channel
-        that is missing, two files of one name, a format that is not read, or a split of cases that are not there.
+        that is missing, two files of one name, several that may be a case's labels, a format that is not read, or a
+        split of cases that are not there.
     """
     cases, problems = survey(source, labels=labels, channel_suffixes=channel_suffixes)
     if problems:
@@ -86,16 +86,20 @@ def find_cases(
 def survey(
     source: str | os.PathLike, *, labels: str, channel_suffixes: tuple[str, ...]
 ) -> tuple[list[CaseFiles], list[str]]:
-    """The cases whose files are all there, as `find_cases`, and one line about each kind of file that is not."""
+    """The cases whose files are all there, as `find_cases`, and one line about each kind of file that is not.
+
+    Where each case has a folder, there is a line about each folder whose files do not fit.
+    """
     source, suffixes = Path(source), channel_suffixes or ("",)
     if labels == "hits":
-        found = _unique((file_stem(path), path) for path in hits.tables(_folder(source)))
+        found = layouts.unique((file_stem(path), path) for path in hits.tables(layouts.existing(source)))
         images, label_files = {name: {"": path} for name, path in found.items()}, found
     elif (source / "images").is_dir():
-        images = _by_channel(_volumes(source / "images"), "", suffixes)
-        label_files = _by_stem(_tables(source / "labels") if labels == "boxes" else _volumes(source / "labels"))
+        images, label_files = layouts.in_two_folders(source, labels, suffixes)
+    elif channel_suffixes and (folders := layouts.case_folders(source, suffixes)):
+        return _of_folders(source, folders, labels, suffixes)
     else:
-        images, label_files = _side_by_side(_folder(source), labels, suffixes)
+        images, label_files = layouts.side_by_side(source, labels, suffixes)
     if not images and not label_files:
         raise InputError(_nothing(source, labels))
     paths = {name: tuple(parts[suffix] for suffix in suffixes if suffix in parts) for name, parts in images.items()}
@@ -190,83 +194,27 @@ def _read_image(paths, lazy):
     return stack_channels({str(path): read_volume(path, lazy=lazy) for path in paths})
 
 
-def _folder(path):
-    if not path.is_dir():
-        raise InputError(f"{path}: expected a folder of volumes, got no such folder")
-    return path
-
-
-def _volumes(folder):
-    """The volume files and folders of a folder; hidden ones and notes are passed over, other files are refused."""
-    paths = [path for path in sorted(_folder(folder).iterdir()) if not path.name.startswith(".")]
-    paths = [path for path in paths if path.is_dir() or path.suffix.lower() not in _NOTES]
-    for path in paths:
-        volume_suffix(path)
-    return paths
-
-
-def _tables(folder):
-    """The tables of boxes of a folder; notes are passed over, other files are refused."""
-    paths = [path for path in sorted(_folder(folder).iterdir()) if not path.name.startswith(".")]
-    tables = [path for path in paths if path.suffix.lower() in TABLES]
-    for path in paths:
-        if path not in tables and path.suffix.lower() not in _NOTES:
-            raise InputError(f"{path}: expected a table of boxes ({', '.join(TABLES)}), got {path.name!r}")
-    return tables
-
-
-def _side_by_side(folder, labels, suffixes):
-    endings = [f"_image{suffix}" for suffix in suffixes]
-    # Folders of other names and tables that are no labels (split.json, say) may lie there too.
-    paths = [p for p in _volumes(folder) if p.is_file() or file_stem(p).endswith((*endings, "_labels"))]
-    label_paths = [path for path in paths if file_stem(path).endswith("_labels")]
-    images = [path for path in paths if path not in label_paths]
-    for path in images:
-        if not file_stem(path).endswith(tuple(endings)):
-            wanted = " or ".join(f"<case>{ending}" for ending in (*endings, "_labels"))
-            raise InputError(f"{path}: expected the name {wanted}")
-    if labels == "boxes":
-        for path in label_paths:
-            raise InputError(f"{path}: expected a table of boxes ({', '.join(TABLES)}), got {path.name!r}")
-        tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in TABLES]
-        label_paths = [p for p in tables if file_stem(p).endswith("_labels") and not p.name.startswith(".")]
-    named = [(file_stem(path).removesuffix("_labels"), path) for path in label_paths]
-    return _by_channel(images, "_image", suffixes), _unique(named)
-
-
-def _by_channel(paths, marker, suffixes):
-    """{case: {channel suffix: path}} of images called <case><marker><channel suffix>."""
-    found = []
-    for path in paths:
-        suffix = next((suffix for suffix in suffixes if file_stem(path).endswith(marker + suffix)), None)
-        if suffix is None:
-            raise InputError(f"{path}: expected a name that ends with {' or '.join(suffixes)} (data.channel_suffixes)")
-        found.append(((file_stem(path).removesuffix(marker + suffix), suffix), path))
-    images = {}
-    for (name, suffix), path in _unique(found).items():
-        images.setdefault(name, {})[suffix] = path
-    return images
-
-
-def _by_stem(paths):
-    return _unique((file_stem(path), path) for path in paths)
-
-
-def _unique(named_paths):
-    paths = {}
-    for key, path in named_paths:
-        if key in paths:
-            raise InputError(f"{path}: expected one file for {file_stem(path)!r}, got {paths[key].name} too")
-        paths[key] = path
-    return paths
+def _of_folders(source, folders, labels, suffixes):
+    """`survey` of a folder for each case, whose name is the case's: files of equal names lie in all of them."""
+    splits = read_split_file(source / "split.json", {folder.name: () for folder in folders}, {})
+    cases, problems = [], []
+    for folder in folders:
+        try:
+            images, label_file = layouts.in_case_folder(folder, labels, suffixes)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        split = splits.get(folder.name, _split_in_name(folder.name))
+        cases.append(CaseFiles(folder.name, images, label_file, split))
+    return cases, problems
 
 
 def _nothing(source, labels):
     if labels == "hits":
         return f"{source}: expected tables of hits ({', '.join(hits.SUFFIXES)}), got none"
     return (
-        f"{source}: expected images/ and labels/, or files <case>_image and <case>_labels "
-        f"({', '.join(SUFFIXES)}), got no volumes"
+        f"{source}: expected images/ and labels/, or files <case>_image and <case>_labels ({', '.join(SUFFIXES)}), "
+        "or with data.channel_suffixes a folder for each case, got no volumes"
     )
 
 

@@ -98,9 +98,8 @@ def _draw(source, data_config):
     values, points = unknown(len(class_ids), data_config.attributes, data_config.keypoints)
     dropped = {"below_min_voxels": int(np.sum(~kept))}
     for attribute, column in zip(synthetic.ATTRIBUTES[kind], measured[kept].T, strict=True):
+        # One that the config does not name is not lost: the same settings and index draw it again.
         if attribute in data_config.attributes:
             values[:, list(data_config.attributes).index(attribute)] = column
-        else:
-            dropped[f"attribute {attribute} unlisted"] = len(column)
     volume = Volume(image, spacing, spacing_affine(spacing))
     return Case(source.name, volume, ids, class_ids, values, points, data_config.source), dropped

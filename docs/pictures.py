@@ -87,8 +87,9 @@ def _outline(panel, flat_ids, colours):
 
 
 def _name(kind, class_id, values):
-    """Class and attributes of an object."""
-    return " ".join([synthetic.CLASSES[kind][class_id - 1], *(f"{value:.0f} GeV" for value in values)])
+    """Class of an object, and the energy of a shower."""
+    name = synthetic.CLASSES[kind][class_id - 1]
+    return f"{name} {values[0]:.0f} GeV" if kind == "showers" else name
 
 
 if __name__ == "__main__":

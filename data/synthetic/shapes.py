@@ -7,7 +7,7 @@ import numpy as np
 from data.synthetic.parts import as_bytes, count_of, ellipsoid_extent, own_axes, place, product, rotation, uniform
 
 CLASSES = ("ellipsoid", "cuboid", "pyramid")
-ATTRIBUTES = ()
+ATTRIBUTES = ("contrast",)  # intensity, on a background of 0
 
 _FACTOR = (0.5, 2.0)  # size per axis, in units of base_size
 _PHOTONS = 10.0  # Poisson counts per unit of intensity
@@ -29,7 +29,8 @@ def draw(rng, settings):
     voxel, stretched to 0..255.
 
     Args and returns: as `data.synthetic.draw`. The image is uint8, all 0 where it has a single voxel;
-    objects are numbered in the order of their placing; the spacing is 1 mm.
+    objects are numbered in the order of their placing; attributes [N, 1] are their intensities; the
+    spacing is 1 mm.
     """
     ids = np.zeros(settings.shape, np.int32)
     class_ids, intensities = [], [0.0]
@@ -41,7 +42,8 @@ def draw(rng, settings):
             class_ids.append(kind + 1)
             intensities.append(intensity)
     image = _photograph(rng, ids, np.array(intensities))
-    return image, ids, np.array(class_ids, np.int32), np.zeros((len(class_ids), 0), np.float32), np.ones(3)
+    attributes = np.array(intensities[1:], np.float32)[:, None]
+    return image, ids, np.array(class_ids, np.int32), attributes, np.ones(3)
 
 
 def extent(kind, semi_axes, turn):

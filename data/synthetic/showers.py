@@ -181,7 +181,7 @@ def _spots(rng, layers, shape, ray, layer, spread, signal):
     inside = (voxel[1] >= 0) & (voxel[1] < shape[1]) & (voxel[2] >= 0) & (voxel[2] < shape[2])
     z, y, x = (index[inside].astype(np.int64) for index in voxel)
     sums = np.bincount((z * shape[1] + y) * shape[2] + x, weights=signal[z], minlength=math.prod(shape))
-    return sums.reshape(shape)
+    return sums.reshape(shape).astype(np.float64)  # without a spot NumPy counts in integers
 
 
 def _along(layers, ray, position):

@@ -643,3 +643,6 @@ class SharedFoldersTest:
         assert sizes.min() >= 4
         assert len(sizes) == len(case.class_ids)
         assert dropped["below_min_voxels"] > 0
+        cases = find_cases(folder.parent, labels="semantic", channel_suffixes=("flair", "t1"))
+        assert [case.name for case in cases] == ["patient19", "patient26"]
+        assert (cases[1].images, cases[1].labels) == (files.images, files.labels)

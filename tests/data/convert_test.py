@@ -245,9 +245,20 @@ class AttributesTest:
             np.testing.assert_array_equal(case["instance_ids"], ids)
             np.testing.assert_array_equal(case["class_ids"], np.array([2, 3, 1])[class_ids - 1])
             np.testing.assert_array_equal(case["attributes"], np.insert(attributes, 0, np.nan, axis=1))
-        config.attributes = ()
-        dropped = convert.convert(config, tmp_path / "unlisted", progress=False)["dropped"]
-        assert dropped["attribute energy unlisted"] == sum(manifest["num_instances"]["train"].values()) > 0
+
+    def test_what_is_not_listed_is_not_in_the_records_nor_lost(self):
+        config = synthetic_config(count=(2, 3))
+        found = list(convert.cases(config))
+        config.attributes = ("contrast",)
+        for index, ((_, without, dropped), (_, case, _)) in enumerate(zip(found, convert.cases(config), strict=True)):
+            image, ids, class_ids, contrasts, _ = synthetic.draw("shapes", config.synthetic, index)
+            assert dropped == {"below_min_voxels": 0}
+            assert without.attributes.shape == (len(class_ids), 0)
+            np.testing.assert_array_equal(case.attributes, contrasts)
+            for one in (without, case):
+                np.testing.assert_array_equal(one.volume.array, image)
+                np.testing.assert_array_equal(one.instance_ids, ids)
+                np.testing.assert_array_equal(one.class_ids, class_ids)
 
 
 class KeypointsTest:

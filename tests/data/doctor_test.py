@@ -88,6 +88,19 @@ class CheckTest:
         assert "expected one label file for every image, got none for b.npz" in found[0][3]
         assert "expected one image for every label file, got none for a.npz" in found[1][3]
 
+    def test_folders_of_cases(self, tmp_path):
+        for number in range(3):
+            for seed, name in enumerate(("flair", "t1")):
+                write_volume(tmp_path / f"p{number}" / f"{name}.npz", image(2 * number + seed), SPACING)
+            write_volume(tmp_path / f"p{number}" / "seg.npz", blob(), SPACING)
+        config = config_of(tmp_path, channel_suffixes=("flair", "t1"), folds=3)
+        report = doctor.check(config)
+        assert (report["findings"], [case["channels"] for case in report["cases"]]) == ([], [2, 2, 2])
+        for number, name in ((0, "t1"), (1, "seg"), (2, "seg")):
+            (tmp_path / f"p{number}" / f"{name}.npz").unlink()
+            folders = [row["message"].split(": ")[0] for row in doctor.check(config)["findings"]]
+            assert folders[: number + 1] == [f"{tmp_path}/p{i}" for i in range(number + 1)]
+
     def test_channels_are_those_of_most_cases(self, tmp_path):
         write(tmp_path, "bad", np.zeros((*SHAPE, 2), np.float32))
         assert findings(tmp_path) == [("bad", "error", "channels", "expected 1 channel(s) as in most cases, got 2")]

@@ -65,6 +65,18 @@ class ChannelFilesTest:
         assert manifest["channels"] == 2
         assert found["case"]["volume"][4, 6, 10].tolist() == [1, 0]
 
+    def test_in_a_folder_for_each_case(self, tmp_path):
+        for case in (3, 4):
+            for name, value in (("flair", case), ("t1", 10 * case), ("lesions", 1)):
+                write_volume(tmp_path / "in" / f"p{case}" / f"{name}.npz", np.full(SHAPE, value, np.uint8), (1, 1, 1))
+        (tmp_path / "groups.csv").write_text("case,group,split\np3,x,train\np4,y,val\n")
+        manifest, found = converted(
+            tmp_path, labels="semantic", channel_suffixes=("t1", "flair"), groups=str(tmp_path / "groups.csv")
+        )
+        assert manifest["num_cases"] == {"train": 1, "val": 1, "test": 0}
+        assert found["p3"]["volume"][4, 6, 10].tolist() == [30, 3]
+        assert found["p3"]["class_ids"].tolist() == [1]
+
 
 class SplitsTest:
     def test_folds_of_groups_reach_the_manifest(self, tmp_path):

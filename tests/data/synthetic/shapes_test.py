@@ -95,6 +95,16 @@ class ShapesTest:
         sigma = math.hypot(0.05, 0.01 / math.sqrt(12))
         assert difference / spread_of_background == pytest.approx(0.8 / sigma, rel=0.05)
 
+    def test_attributes_are_the_contrasts(self):
+        quiet = {**SMALL, "contrast": (0.3, 0.9), "shape": (40, 44, 51), "base_size": 7.0, "count": (5, 5)}
+        image, ids, _, attributes, _ = synthetic.draw("shapes", Synthetic(seed=6, **quiet), 1)
+        assert (attributes.dtype, attributes.shape) == (np.float32, (ids.max(), 1))
+        assert ((attributes >= 0.3) & (attributes < 0.9)).all()
+        # The image is stretched, so brightness is a straight line of the contrast.
+        brightness = [image[ids == number].mean() - image[ids == 0].mean() for number in range(1, ids.max() + 1)]
+        assert len(brightness) > 2
+        np.testing.assert_allclose(brightness / brightness[0], attributes[:, 0] / attributes[0, 0], rtol=0.05)
+
 
 class InsideTest:
     @pytest.mark.parametrize(

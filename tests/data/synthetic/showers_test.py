@@ -90,6 +90,13 @@ class PionTest:
         assert pions[0] > 1.5 * photons[0]
         assert pions[1] > photons[1] + 8
 
+    def test_one_that_enters_outside_leaves_no_track(self):
+        ray = (0.0, np.array([605.0, 5.0]), np.array([0.1, 0.0]))  # behind the last of 60 cells
+        for seed in range(5):
+            left = showers.pion(np.random.default_rng(seed), OWN, LAYERS, SHAPE, 50.0, ray)
+            assert (left.dtype, left.shape) == (np.float64, SHAPE)
+            assert left.min() == 0.0
+
 
 class MuonTest:
     def test_leaves_one_mip_per_layer_in_one_cell_whatever_its_energy(self):

@@ -1,0 +1,47 @@
+"""Lesions of multiple sclerosis in MR of the brain, FLAIR and T1: one class, from 3 to 46,870 voxels.
+
+Data:     two patients of Lesjak et al. 2017 (doi:10.1007/s12021-017-9348-7), 1 mm: a folder for each, with
+          flair.nii.gz, t1.nii.gz and a binary mask, lesions.nii.gz; patient19, of 87 lesions, is for training, and
+          patient26, of 19, is held out
+Command:  python convert_main.py --config=configs/ms_lesions.py
+          python train_main.py --config=configs/ms_lesions.py --strategy=mirrored
+          python evaluate_main.py --workdir=runs/ms_lesions/model --split=val
+Hardware: two CPU cores (Xeon with AVX-512), shared with other work
+Time:     not trained yet
+Result:   not trained yet
+"""
+
+from configs import augment_schema, schema
+
+
+def get_config():
+    """Patches of (64, 64, 64) voxels, anchors on a grid of two voxels for the least of the lesions."""
+    config = schema.Config(name="ms_lesions")
+    config.data.source = "../shared/data/ms_lesions"
+    config.data.records = "runs/ms_lesions/records"
+    config.data.classes = ("lesion",)
+    config.data.labels = "semantic"
+    config.data.channel_suffixes = ("flair", "t1")
+    config.data.folds, config.data.fold = 2, 1  # patient26 is val
+    config.data.min_voxels = 3  # of 1 mm: what is smaller counts as noise (Commowick et al. 2018)
+    config.input.channels = 2
+    config.input.max_instances = 96
+    config.input.min_visible_voxels = 3
+    config.input.foreground = 0.8
+    config.input.rotate_planes = ()
+    config.input.augment = augment_schema.light()
+    # By plan_main.py: half of the lesions of patient 19 are three voxels across or less, those of patient 26 up to 33.
+    # One of 122 is longer than a patch, and trains as the parts of it that patches show.
+    config.model.fpn.levels = (1, 2, 3)
+    config.model.anchors.sizes = ((2.5, 4.0), (6.0, 9.0), (14.0, 24.0))
+    config.model.rpn.positive_iou = 0.3
+    config.model.rpn.negative_iou = 0.15
+    config.model.rpn.post_nms_top_k = 256
+    config.model.rpn.train_post_nms_top_k = 256
+    config.model.rois.num_samples = 64
+    config.model.rois.canonical_size = (10.0, 10.0, 10.0)
+    config.model.detections.max_detections = 64
+    config.train.steps = 2000
+    config.inference.overlap = (24, 24, 24)
+    config.inference.max_detections = 256
+    return config

@@ -1,0 +1,93 @@
+"""Conversion and training by the commands of the README."""
+
+import importlib
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+from data import records
+from data.errors import InputError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SECONDS = "seconds.json"  # in a run's folder: what its training took so far, over all its starts
+
+
+def prepare(task_name, task, folder):
+    """Makes the records of a task, unless they are there.
+
+    Args:
+      task_name: of `tasks.TASKS`, and of the config.
+      task: tasks.Task.
+      folder: of all runs.
+
+    Returns:
+      The folder of the records that are measured on; None where those are the config's.
+
+    Raises:
+      InputError: a command that failed; it has said why.
+    """
+    config = importlib.import_module(f"configs.{task_name}").get_config()
+    _convert(task_name, config.data.records)
+    if not task.unseen:
+        return None
+    unseen = pathlib.Path(folder) / task_name / "unseen"
+    _convert(task_name, unseen, task.unseen)
+    return unseen
+
+
+def train(task_name, run, folder):
+    """Trains, or goes on with, a run; one that has ended is left as it is.
+
+    Args:
+      task_name: of `tasks.TASKS`, and of the config.
+      run: tasks.Run.
+      folder: of all runs.
+
+    Returns:
+      The run's folder, and the seconds that its training took over all its starts: int.
+
+    Raises:
+      InputError: a command that failed; it has said why.
+    """
+    workdir = pathlib.Path(folder) / task_name / run.folder
+    config = f"configs/{task_name}.py" + (f":{run.form}" if run.form else "")
+    settings = [f"--config.{override}" for override in (*run.overrides, f"train.seed={run.seed}")]
+    kept = workdir / SECONDS
+    seconds = json.loads(kept.read_text()) if kept.is_file() else 0
+    began = time.monotonic()
+    try:
+        said = _command("train_main.py", f"--config={config}", f"--workdir={workdir}", "--wandb=disabled", *settings)
+    except InputError:
+        if workdir.is_dir():
+            _keep(kept, seconds + time.monotonic() - began)
+        raise
+    if "already trained for" not in said:
+        seconds = _keep(kept, seconds + time.monotonic() - began)
+    return workdir, seconds
+
+
+def _convert(task_name, output, overrides=()):
+    if not (pathlib.Path(output) / records.MANIFEST).is_file():
+        settings = [f"--config.{override}" for override in overrides]
+        _command("convert_main.py", f"--config=configs/{task_name}.py", f"--output={output}", *settings)
+
+
+def _keep(path, seconds):
+    path.write_text(json.dumps(round(seconds)))
+    return round(seconds)
+
+
+def _command(main, *arguments):
+    """What a main prints, which is also shown; InputError where it fails."""
+    print(f"$ python {main} {' '.join(map(str, arguments))}", flush=True)
+    lines = []
+    command = [sys.executable, main, *map(str, arguments)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    if process.returncode:
+        raise InputError(f"{main}: expected exit code 0, came {process.returncode}")
+    return "".join(lines)

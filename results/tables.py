@@ -1,0 +1,126 @@
+"""Results as Markdown, between marks in the pages that show them."""
+
+import json
+import pathlib
+
+import numpy as np
+
+from data.atomic import replacing
+from data.errors import InputError
+from results import tasks
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "docs" / "results"
+COLUMNS = {
+    "box_ap50": "box AP50",
+    "mask_ap50": "mask AP50",
+    "mask_ap75": "mask AP75",
+    "mean_mask_iou": "mean mask IoU",
+    "class_accuracy": "class accuracy",
+    "minutes": "minutes",
+}
+
+
+def read(task_name):
+    """The entries of a task: list of dicts of part, name, seed, seconds and metrics; [] where nothing was measured."""
+    path = FOLDER / f"{task_name}.json"
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+def keep(task_name, entry):
+    """Puts an entry in the place of that of the same run, or behind all."""
+    key = ("part", "name", "seed")
+    entries = [one for one in read(task_name) if any(one[name] != entry[name] for name in key)]
+    entries.append(entry)
+    FOLDER.mkdir(exist_ok=True)
+    with replacing(FOLDER / f"{task_name}.json") as temporary:
+        temporary.write_text(json.dumps(entries, indent=1) + "\n")
+
+
+def part_table(entries, runs):
+    """A row for every name of the runs that were measured: the mean of its seeds, and their least and largest.
+
+    Args:
+      entries: of `read`, of one part.
+      runs: tuple of tasks.Run, in the order of the rows.
+
+    Returns:
+      Markdown lines; [] where none of the runs was measured.
+    """
+    lines = ["| | seeds | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for name in dict.fromkeys(run.name for run in runs):
+        measured = [entry["metrics"] for entry in entries if entry["name"] == name]
+        if measured:
+            cells = [spread([metrics.get(metric) for metrics in measured]) for metric in COLUMNS]
+            lines.append(f"| {name} | {len(measured)} | " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else []
+
+
+def target_table(entries, targets):
+    """A row for every target: what it asks for, what the mean of the seeds reached, and by how much it is missed.
+
+    Args:
+      entries: of `read`, of the part RESULT.
+      targets: tuple of tasks.Target.
+    """
+    lines = ["| metric | target | reached | |", "|---|---|---|---|"]
+    for target in targets:
+        values = _values(entries, target)
+        value = None if not values or None in values else float(np.mean(values))
+        verdict = "✓" if target.is_met(value) else "**missed**" + _by(target, value)
+        lines.append(f"| {target.metric} | {target} | {spread(values)} | {verdict} |")
+    return lines
+
+
+def spread(values):
+    """ "0.912 (0.897 to 0.931)" of several values, "0.912" of one; "-" where one is undefined or there is none."""
+    if not values or None in values:
+        return "-"
+    shown = f"{np.mean(values):.3f}"
+    return shown if len(values) == 1 else f"{shown} ({min(values):.3f} to {max(values):.3f})"
+
+
+def write(task_name):
+    """Writes the tables of a task into docs/results.md and that of all tasks into README.md, between marks.
+
+    Raises:
+      InputError: a page lacks the marks.
+    """
+    task, entries = tasks.get(task_name), read(task_name)
+    results = [entry for entry in entries if entry["part"] == tasks.RESULT]
+    lines = target_table(results, task.targets)
+    for part, runs in task.parts.items():
+        table = part_table([entry for entry in entries if entry["part"] == part], runs)
+        lines += ["", f"{part[0].upper()}{part[1:]}:", "", *table] if table else []
+    _write_between(ROOT / "docs" / "results.md", task_name, lines)
+    _write_between(ROOT / "README.md", "results", overview())
+
+
+def overview():
+    """A row for every task that was measured: its targets, and what was reached."""
+    lines = ["| task | reached (target) |", "|---|---|"]
+    for name, task in tasks.TASKS.items():
+        results = [entry for entry in read(name) if entry["part"] == tasks.RESULT]
+        if results:
+            reached = [f"{target.metric} {spread(_values(results, target))} ({target})" for target in task.targets]
+            lines.append(f"| [{name}](configs/{name}.py) | {', '.join(reached)} |")
+    return lines
+
+
+def _values(entries, target):
+    return [entry["metrics"].get(target.metric) for entry in entries]
+
+
+def _write_between(path, mark, lines):
+    text = path.read_text()
+    begin, end = f"<!-- {mark} -->\n", f"<!-- end {mark} -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise InputError(f"{path}: expected {begin.strip()} and {end} once each, came others")
+    before, rest = text.split(begin)
+    body = "".join(f"{line}\n" for line in lines)
+    with replacing(path) as temporary:
+        temporary.write_text(before + begin + body + end + rest.split(end)[1])
+
+
+def _by(target, value):
+    return "" if value is None else f" by {abs(value - target.bound):.3g}"

@@ -1,0 +1,155 @@
+"""Every published task: the runs behind its tables, where they are measured, and what they should reach."""
+
+import dataclasses
+from collections.abc import Callable
+
+from data.errors import InputError
+from results import hippocampus, ms_lesions, nuclei, shapes, showers
+
+RESULT = "result"  # the runs of the table in the README; other parts compare with them
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a metric should reach: at least `bound`, or at most, either side of 0, where `is_upper`."""
+
+    metric: str
+    bound: float
+    is_upper: bool = False
+
+    def is_met(self, value):
+        """Whether a value, None where undefined, reaches it."""
+        return value is not None and (abs(value) <= self.bound if self.is_upper else value >= self.bound)
+
+    def __str__(self):
+        return f"{'≤' if self.is_upper else '≥'} {self.bound:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training: a config with overrides, `--config.` left out, and a seed.
+
+    name: of the row that it belongs to; the seeds of a row are summed up.
+    form: what the config file's get_config takes, if anything.
+    """
+
+    name: str
+    overrides: tuple = ()
+    seed: int = 0
+    form: str = ""
+
+    @property
+    def folder(self):
+        """A name for files: letters, digits, - and _."""
+        letters = "".join(letter if letter.isalnum() else "_" for letter in self.name)
+        return f"{letters}-{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What one config is trained and measured for.
+
+    title: of its tables.
+    parts: {name: tuple of Run}; RESULT is one of them.
+    targets: of the runs of RESULT.
+    unseen: overrides of the config for records of their own, whose split test is measured; none: the split val of those
+      that are trained on is.
+    measures: f(trained, evaluation, unseen) -> {name: float}, what this task alone has; see `measuring.measure`.
+    draw: f(trained, evaluation, unseen, path), a curve of its own beside the picture of a volume.
+    """
+
+    title: str
+    parts: dict
+    targets: tuple
+    unseen: tuple = ()
+    measures: Callable | None = None
+    draw: Callable | None = None
+
+
+_OF_SEED_1 = ("data.synthetic.seed=1", "data.synthetic.num_train=1", "data.synthetic.num_val=0")
+
+
+def _seeds(count, *overrides, name="as configured"):
+    return tuple(Run(name, overrides, seed) for seed in range(count))
+
+
+TASKS = {
+    "shapes_small": Task(
+        "Shapes, small: 64³, high contrast",
+        {RESULT: _seeds(3)},
+        (Target("mask_ap50", 0.95), Target("class_accuracy", 0.98), Target("minutes", 15, is_upper=True)),
+    ),
+    "shapes": Task(
+        "Shapes as first defined: 128³, contrast 0.02 to 0.10",
+        {RESULT: _seeds(1)},
+        (Target("mask_ap50", 0.75), Target("mask_ap50_007_010", 0.9), Target("mean_mask_iou", 0.8)),
+        unseen=(*_OF_SEED_1, "data.synthetic.num_test=50"),
+        measures=shapes.measure,
+    ),
+    "cubes": Task(
+        "Cubes and hollow cubes: 64³",
+        {RESULT: _seeds(3)},
+        (
+            Target("box_ap10", 0.99),
+            Target("box_ap50", 0.97),
+            Target("class_accuracy", 0.99),
+            Target("mask_ap50", 0.95),
+        ),
+        unseen=(*_OF_SEED_1, "data.synthetic.num_test=200"),
+    ),
+    "hippocampus": Task(
+        "Hippocampus in MR, mosaics of flipped crops",
+        {RESULT: _seeds(3)},
+        (
+            Target("box_ap75", 0.6),
+            Target("mean_mask_dice", 0.88),
+            Target("class_accuracy", 0.98),
+            Target("iou_gap", 0.1, is_upper=True),
+        ),
+        measures=hippocampus.measure,
+    ),
+    "nuclei": Task(
+        "Nuclei in fluorescence",
+        {RESULT: _seeds(3)},
+        (Target("f1_above_watershed", 0.0),),
+        measures=nuclei.measure,
+    ),
+    "showers": Task(
+        "Particles in a calorimeter",
+        {RESULT: _seeds(1)},
+        (
+            Target("mean_mask_iou", 0.75),
+            Target("class_accuracy", 0.9),
+            Target("energy_bias", 0.02, is_upper=True),
+            Target("resolution_ratio", 1.3, is_upper=True),
+        ),
+        unseen=(*_OF_SEED_1, "data.synthetic.num_test=200"),
+        measures=showers.measure,
+        draw=showers.draw,
+    ),
+    "ms_lesions": Task(
+        "Lesions in MR, one brain to learn from",
+        {RESULT: _seeds(1)},
+        (),
+        measures=ms_lesions.measure,
+        draw=ms_lesions.draw,
+    ),
+}
+
+
+def get(name):
+    """The Task of a name; InputError where there is none."""
+    if name not in TASKS:
+        raise InputError(f"--task: expected one of {', '.join(TASKS)}, came {name!r}")
+    return TASKS[name]
+
+
+def select(task, part, names):
+    """The runs of a part, of rows of these names alone if there are any; InputError where there are none such."""
+    if part not in task.parts:
+        raise InputError(f"--part: expected one of {', '.join(task.parts)}, came {part!r}")
+    known = list(dict.fromkeys(run.name for run in task.parts[part]))
+    for name in names:
+        if name not in known:
+            raise InputError(f"--only: expected some of {', '.join(known)}, came {name!r}")
+    return [run for run in task.parts[part] if not names or run.name in names]

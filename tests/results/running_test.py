@@ -1,0 +1,97 @@
+import json
+import pathlib
+
+import pytest
+
+from data.errors import InputError
+from results import running, tasks
+
+
+class Commands:
+    """Takes the place of the commands: remembers them, makes the folder of a training, and says what it is told to."""
+
+    def __init__(self, said="trained", error=None):
+        self.said, self.error, self.made = said, error, []
+
+    def __call__(self, main, *arguments):
+        self.made.append([main, *map(str, arguments)])
+        for argument in map(str, arguments):
+            if argument.startswith("--workdir="):
+                pathlib.Path(argument.removeprefix("--workdir=")).mkdir(parents=True, exist_ok=True)
+        if self.error:
+            raise self.error
+        return self.said
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes by ten seconds at every look."""
+    times = iter(range(100, 1000, 10))
+    monkeypatch.setattr(running.time, "monotonic", lambda: next(times))
+
+
+class TrainTest:
+    RUN = tasks.Run("two stages", ("model.rpn.nms_iou=0.5",), seed=2, form="alternating")
+
+    def test_a_run_has_its_config_overrides_seed_and_folder(self, tmp_path, monkeypatch, clock):
+        commands = Commands()
+        monkeypatch.setattr(running, "_command", commands)
+        workdir, seconds = running.train("shapes_small", self.RUN, tmp_path)
+        assert (workdir, seconds) == (tmp_path / "shapes_small" / "two_stages-2", 10)
+        assert commands.made == [
+            [
+                "train_main.py",
+                "--config=configs/shapes_small.py:alternating",
+                f"--workdir={workdir}",
+                "--wandb=disabled",
+            ]
+            + ["--config.model.rpn.nms_iou=0.5", "--config.train.seed=2"]
+        ]
+
+    def test_seconds_are_those_of_all_starts(self, tmp_path, monkeypatch, clock):
+        monkeypatch.setattr(running, "_command", Commands(error=InputError("stopped")))
+        with pytest.raises(InputError, match="stopped"):
+            running.train("shapes_small", self.RUN, tmp_path)
+        monkeypatch.setattr(running, "_command", Commands())
+        workdir, seconds = running.train("shapes_small", self.RUN, tmp_path)
+        assert seconds == 20
+        assert json.loads((workdir / "seconds.json").read_text()) == 20
+        monkeypatch.setattr(running, "_command", Commands("already trained for 1800 steps"))
+        assert running.train("shapes_small", self.RUN, tmp_path) == (workdir, 20)
+
+
+class PrepareTest:
+    def test_records_are_made_where_there_are_none(self, tmp_path, monkeypatch):
+        commands = Commands()
+        monkeypatch.setattr(running, "_command", commands)
+        monkeypatch.chdir(tmp_path)
+        task = tasks.Task("Things", {}, (), unseen=("data.synthetic.seed=1",))
+        assert running.prepare("shapes_small", task, tmp_path) == tmp_path / "shapes_small" / "unseen"
+        assert commands.made == [
+            ["convert_main.py", "--config=configs/shapes_small.py", "--output=runs/shapes_small/records"],
+            ["convert_main.py", "--config=configs/shapes_small.py", f"--output={tmp_path}/shapes_small/unseen"]
+            + ["--config.data.synthetic.seed=1"],
+        ]
+
+    def test_records_that_are_there_stay(self, tmp_path, monkeypatch):
+        commands = Commands()
+        monkeypatch.setattr(running, "_command", commands)
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "runs" / "shapes_small" / "records").mkdir(parents=True)
+        (tmp_path / "runs" / "shapes_small" / "records" / "manifest.json").write_text("{}")
+        assert running.prepare("shapes_small", tasks.Task("Things", {}, ()), tmp_path) is None
+        assert commands.made == []
+
+
+class CommandTest:
+    def test_shows_and_gives_what_is_printed(self, tmp_path, monkeypatch, capfd):
+        (tmp_path / "say.py").write_text("import sys; print('said', sys.argv[1])")
+        monkeypatch.setattr(running, "ROOT", tmp_path)
+        assert running._command("say.py", "this") == "said this\n"
+        assert capfd.readouterr().out == "$ python say.py this\nsaid this\n"
+
+    def test_a_failure_is_one_line(self, tmp_path, monkeypatch):
+        (tmp_path / "fail.py").write_text("import sys; sys.exit(3)")
+        monkeypatch.setattr(running, "ROOT", tmp_path)
+        with pytest.raises(InputError, match=r"fail.py: expected exit code 0, came 3"):
+            running._command("fail.py")
