@@ -211,15 +211,16 @@ def _group_rows(path):
 
 def _stated(cases, groups, given, data_config):
     """{group: split} of those that are not drawn."""
-    stated = dict(given)
+    counts = ("test",) if data_config.folds else SPLITS
+    stated = {group: split for group, split in given.items() if split in counts}
     for files in cases:
         group = groups[files.name]
-        if files.split and stated.setdefault(group, files.split) != files.split:
+        if files.split in counts and stated.setdefault(group, files.split) != files.split:
             raise InputError(
                 f"{data_config.groups}: expected group {group} in one split, got {stated[group]}, and {files.split} "
                 f"for case {files.name}"
             )
-    return {group: split for group, split in stated.items() if not data_config.folds or split == "test"}
+    return stated
 
 
 def _fold_splits(sizes, table, data_config):

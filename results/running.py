@@ -40,6 +40,8 @@ def prepare(task_name, task, folder):
 def train(task_name, run, folder):
     """Trains, or goes on with, a run; one that has ended is left as it is.
 
+    Records of its own, where its overrides name some, are made before, by those of its overrides that concern them.
+
     Args:
       task_name: of `tasks.TASKS`, and of the config.
       run: tasks.Run.
@@ -54,6 +56,11 @@ def train(task_name, run, folder):
     workdir = pathlib.Path(folder) / task_name / run.folder
     config = f"configs/{task_name}.py" + (f":{run.form}" if run.form else "")
     settings = [f"--config.{override}" for override in (*run.overrides, f"train.seed={run.seed}")]
+    data = [override for override in run.overrides if override.startswith("data.")]
+    for override in data:
+        name, _, value = override.partition("=")
+        if name == "data.records":
+            _convert(task_name, value, data)
     kept = workdir / SECONDS
     seconds = json.loads(kept.read_text()) if kept.is_file() else 0
     began = time.monotonic()

@@ -37,21 +37,23 @@ def keep(task_name, entry):
         temporary.write_text(json.dumps(entries, indent=1) + "\n")
 
 
-def part_table(entries, runs):
+def part_table(entries, runs, own=()):
     """A row for every name of the runs that were measured: the mean of its seeds, and their least and largest.
 
     Args:
       entries: of `read`, of one part.
       runs: tuple of tasks.Run, in the order of the rows.
+      own: names of metrics that are shown beside `COLUMNS`.
 
     Returns:
       Markdown lines; [] where none of the runs was measured.
     """
-    lines = ["| | seeds | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
+    columns = COLUMNS | {name: name for name in own if name not in COLUMNS}
+    lines = ["| | seeds | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 2) + "|"]
     for name in dict.fromkeys(run.name for run in runs):
         measured = [entry["metrics"] for entry in entries if entry["name"] == name]
         if measured:
-            cells = [spread([metrics.get(metric) for metrics in measured]) for metric in COLUMNS]
+            cells = [spread([metrics.get(metric) for metrics in measured]) for metric in columns]
             lines.append(f"| {name} | {len(measured)} | " + " | ".join(cells) + " |")
     return lines if len(lines) > 2 else []
 
@@ -90,7 +92,8 @@ def write(task_name):
     results = [entry for entry in entries if entry["part"] == tasks.RESULT]
     lines = target_table(results, task.targets)
     for part, runs in task.parts.items():
-        table = part_table([entry for entry in entries if entry["part"] == part], runs)
+        own = (*(target.metric for target in task.targets), *task.columns)
+        table = part_table([entry for entry in entries if entry["part"] == part], runs, own)
         lines += ["", f"{part[0].upper()}{part[1:]}:", "", *table] if table else []
     _write_between(ROOT / "docs" / "results.md", task_name, lines)
     _write_between(ROOT / "README.md", "results", overview())

@@ -56,6 +56,7 @@ class Task:
       that are trained on is.
     measures: f(trained, evaluation, unseen) -> {name: float}, what this task alone has; see `measuring.measure`.
     draw: f(trained, evaluation, unseen, path), a curve of its own beside the picture of a volume.
+    columns: names of more metrics for its tables.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Task:
     unseen: tuple = ()
     measures: Callable | None = None
     draw: Callable | None = None
+    columns: tuple = ()
 
 
 _OF_SEED_1 = ("data.synthetic.seed=1", "data.synthetic.num_train=1", "data.synthetic.num_val=0")
@@ -71,6 +73,18 @@ _OF_SEED_1 = ("data.synthetic.seed=1", "data.synthetic.num_train=1", "data.synth
 
 def _seeds(count, *overrides, name="as configured"):
     return tuple(Run(name, overrides, seed) for seed in range(count))
+
+
+# The order in which the folds of configs/nuclei_tissues.csv hold them out.
+_TISSUES = ("ovule", "monolayer", "embryo")
+
+
+def _without(fold, tissue):
+    """A training on the stacks of all other tissues."""
+    records = f"data.records=runs/nuclei/records_without_{tissue}"
+    return Run(
+        f"without {tissue}", (records, "data.groups=configs/nuclei_tissues.csv", "data.folds=3", f"data.fold={fold}")
+    )
 
 
 TASKS = {
@@ -85,6 +99,7 @@ TASKS = {
         (Target("mask_ap50", 0.75), Target("mask_ap50_007_010", 0.9), Target("mean_mask_iou", 0.8)),
         unseen=(*_OF_SEED_1, "data.synthetic.num_test=50"),
         measures=shapes.measure,
+        columns=("mask_ap50_002_004", "mask_ap50_004_007", "mask_ap50_per_image"),
     ),
     "cubes": Task(
         "Cubes and hollow cubes: 64³",
@@ -107,12 +122,14 @@ TASKS = {
             Target("iou_gap", 0.1, is_upper=True),
         ),
         measures=hippocampus.measure,
+        columns=("dice", "constant_dice", "constant_box_ap75", "atlas_dice", "atlas_box_ap75"),
     ),
     "nuclei": Task(
         "Nuclei in fluorescence",
-        {RESULT: _seeds(3)},
+        {RESULT: _seeds(3), "tissue left out": tuple(_without(fold, tissue) for fold, tissue in enumerate(_TISSUES))},
         (Target("f1_above_watershed", 0.0),),
         measures=nuclei.measure,
+        columns=("f1", "precision", "recall", "watershed_f1"),
     ),
     "showers": Task(
         "Particles in a calorimeter",
@@ -125,6 +142,7 @@ TASKS = {
         ),
         unseen=(*_OF_SEED_1, "data.synthetic.num_test=200"),
         measures=showers.measure,
+        columns=("energy_resolution", "cells_resolution", "resolution_ratio_photon", "resolution_ratio_pion"),
         draw=showers.draw,
     ),
     "ms_lesions": Task(
@@ -132,6 +150,7 @@ TASKS = {
         {RESULT: _seeds(1)},
         (),
         measures=ms_lesions.measure,
+        columns=tuple(f"mask_sensitivity_{rate}" for rate in (1, 2, 4, 8, 16, 32)),
         draw=ms_lesions.draw,
     ),
 }

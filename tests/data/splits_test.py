@@ -156,6 +156,14 @@ class FoldsTest:
             seen |= {name for name, split in assigned.items() if split == "val"}
         assert seen == set("bcdefg")
 
+    def test_a_group_stays_together_whatever_is_stated_of_its_cases(self, tmp_path):
+        groups = write_groups(tmp_path, "a,x", "b,x", "c,y", "d,z")
+        cases = cases_of("abcd", a="train", b="val", d="test")
+        folds = [assign(cases, config_of(folds=2, fold=fold, groups=groups)) for fold in range(2)]
+        assert all(assigned["a"] == assigned["b"] != assigned["c"] for assigned in folds)
+        assert [assigned["d"] for assigned in folds] == ["test", "test"]
+        assert {assigned["a"] for assigned in folds} == {"train", "val"}
+
     def test_more_folds_than_cases(self):
         with pytest.raises(InputError, match=r"data.folds: expected at most 2, one group or case each, got 3"):
             assign(cases_of("abc", c="test"), config_of(folds=3))

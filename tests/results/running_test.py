@@ -48,6 +48,15 @@ class TrainTest:
             + ["--config.model.rpn.nms_iou=0.5", "--config.train.seed=2"]
         ]
 
+    def test_records_of_its_own_are_made_before(self, tmp_path, monkeypatch, clock):
+        commands = Commands()
+        monkeypatch.setattr(running, "_command", commands)
+        settings = ("data.records=" + str(tmp_path / "few"), "data.synthetic.num_train=25", "train.steps=9")
+        running.train("shapes_small", tasks.Run("25", settings), tmp_path)
+        converted = ["convert_main.py", "--config=configs/shapes_small.py", f"--output={tmp_path}/few"]
+        assert commands.made[0] == converted + [f"--config.{setting}" for setting in settings[:2]]
+        assert [command[0] for command in commands.made] == ["convert_main.py", "train_main.py"]
+
     def test_seconds_are_those_of_all_starts(self, tmp_path, monkeypatch, clock):
         monkeypatch.setattr(running, "_command", Commands(error=InputError("stopped")))
         with pytest.raises(InputError, match="stopped"):

@@ -58,6 +58,16 @@ class TargetTableTest:
         ]
 
 
+class PartTableTest:
+    def test_metrics_of_its_own_stand_behind_those_of_all(self):
+        lines = tables.part_table([entry(mask_ap50=0.8, f1=0.7)], TASK.parts["result"], ("mask_ap50", "f1"))
+        assert lines[0].endswith("| minutes | f1 |")
+        assert lines[2:] == ["| all | 1 | - | 0.800 | - | - | - | - | 0.700 |"]
+
+    def test_nothing_was_measured(self):
+        assert tables.part_table([], TASK.parts["result"]) == []
+
+
 class KeepTest:
     def test_an_entry_takes_the_place_of_that_of_the_same_run(self, pages):
         for one in (entry(mask_ap50=0.1), entry(seed=1, mask_ap50=0.2), entry(mask_ap50=0.3)):
@@ -81,6 +91,7 @@ class WriteTest:
         assert "| mask_ap50 | ≥ 0.9 | 0.950 | ✓ |\n" in text
         assert "\nAblation:\n\n| | seeds | " in text
         assert "| less | 1 | - | 0.500 | - | - | - | 9.000 |\n" in text
+        assert "| minutes |\n" in text
         row = "| [things](configs/things.py) | mask_ap50 0.950 (≥ 0.9), minutes 10.000 (≤ 15) |\n"
         assert row in (pages / "README.md").read_text()
 
