@@ -26,3 +26,11 @@ def saved_model(tmp_path_factory):
     model = tiny.model(tiny.config())
     export.export(model, tiny.config(), schema.to_json(tiny.config()), folder)
     return folder, model
+
+
+@pytest.fixture
+def eagerly():
+    """A tf.function runs as the Python that it is made of: cheaper than to trace what is called a few times."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

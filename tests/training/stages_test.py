@@ -65,6 +65,24 @@ class World:
         return {name.split("/")[0] for name in new if (new[name] != old[name]).any()}
 
 
+class GraphTest:
+    def test_each_kind_of_stage_and_the_proposals_of_an_earlier_network(self, tmp_path, monkeypatch):
+        proposals = []
+        real = MaskRCNN.propose
+        monkeypatch.setattr(MaskRCNN, "propose", lambda self, volume: proposals.append(self) or real(self, volume))
+        classifier, _ = training_forms.pretrained(classifier_steps=2, steps=2)
+        world = World(tmp_path, classifier, *training_forms.alternating(steps=2)[:2]).train()
+        assert world.moved(0, 2) == {"backbone", "classifier"}
+        assert world.moved(2, 4) == {"backbone", "fpn", "rpn_head"}
+        assert world.moved(4, 6) == {"backbone", "fpn", "box_head", "mask_head"}
+        (proposer,) = set(proposals)
+        assert proposer is not world.model
+        kept = {v.name.split("/", 1)[1]: v.numpy() for v in proposer.variables}
+        for name, value in world.seen[4].items():
+            np.testing.assert_array_equal(kept[name], value, err_msg=name)
+
+
+@pytest.mark.usefixtures("eagerly")
 class TrainTest:
     def test_alternating_moves_what_each_step_says(self, tmp_path, capsys):
         world = World(tmp_path, *training_forms.alternating(steps=2)).train()
@@ -88,17 +106,6 @@ class TrainTest:
             "stage heads_again: to step 8",
         ]
         assert all(layer.trainable for layer in world.model.layers)  # as it was
-
-    def test_the_second_step_takes_the_proposals_of_the_first_network(self, tmp_path, monkeypatch):
-        proposals = []
-        real = MaskRCNN.propose
-        monkeypatch.setattr(MaskRCNN, "propose", lambda self, volume: proposals.append(self) or real(self, volume))
-        world = World(tmp_path, *training_forms.alternating(steps=2)[:2]).train()
-        (proposer,) = set(proposals)
-        assert proposer is not world.model
-        kept = {v.name.split("/", 1)[1]: v.numpy() for v in proposer.variables}
-        for name, value in world.seen[2].items():
-            np.testing.assert_array_equal(kept[name], value, err_msg=name)
 
     def test_classifier_trains_the_backbone_alone(self, tmp_path):
         world = World(tmp_path, *training_forms.pretrained(classifier_steps=4, steps=2)).train()
@@ -226,6 +233,7 @@ class TwoDevicesTest:
         assert found["apart"] == 0.0
 
 
+@pytest.mark.usefixtures("eagerly")
 class EndingTest:
     def test_what_is_called_after_a_loop_ends_all_stages(self, tmp_path):
         world = World(tmp_path, *training_forms.unfreezing(steps=(4, 4, 4)))
