@@ -10,37 +10,47 @@ from tests import mains, measuring, tiny
 
 
 @pytest.fixture(scope="module")
-def results(untrained_run, tmp_path_factory):
-    """What evaluations of the tiny run end with, and the folder that they wrote."""
+def folder(tmp_path_factory):
+    """Where there are records, good and bad, and where what evaluations write goes."""
     folder = tmp_path_factory.mktemp("evaluate")
     volumes = schema.Synthetic(shape=(9, 20, 31), count=(1, 2), base_size=2.0, num_train=1, num_val=3, num_test=0)
     data = schema.Data(classes=("ellipsoid", "cuboid", "pyramid"), synthetic=volumes)
     convert.convert(data, folder / "other_classes", progress=False)
-    data.classes = tiny.CLASSES
     _write_files(folder / "files")
     convert.convert(schema.Data(source=str(folder / "files"), classes=tiny.CLASSES), folder / "records", progress=False)
     measured = schema.Data(source=str(folder / "files"), classes=tiny.CLASSES, attributes=measuring.ATTRIBUTES)
     convert.convert(measured, folder / "measured", progress=False)
-    measuring.run(folder / "measuring")
-    run = f"--workdir={untrained_run}"
+    _damage_last_record(folder / "records", folder / "damaged")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(untrained_run, folder):
+    """What evaluations of the tiny run end with."""
+    run, none = f"--workdir={untrained_run}", f"--output={folder}/none"
     commands = {
         "val": [run, f"--records={folder}/records", f"--output={folder}/out", "--num_pictures=1"],
         "no run": [f"--workdir={folder}/absent"],
         "no records": [run, f"--records={folder}/absent"],
-        "empty split": [run, f"--records={folder}/records", "--split=test", f"--output={folder}/none"],
-        "measured": [
-            f"--workdir={folder}/measuring",
-            f"--records={folder}/measured",
-            f"--output={folder}/out_measured",
-        ],
-        "other attributes": [run, f"--records={folder}/measured", f"--output={folder}/none"],
-        "no attributes": [f"--workdir={folder}/measuring", f"--records={folder}/records", f"--output={folder}/none"],
-        "other classes": [run, f"--records={folder}/other_classes", f"--output={folder}/none"],
-        "damaged": [run, f"--records={folder}/damaged", f"--output={folder}/none"],
+        "empty split": [run, f"--records={folder}/records", "--split=test", none],
+        "other attributes": [run, f"--records={folder}/measured", none],
+        "other classes": [run, f"--records={folder}/other_classes", none],
+        "damaged": [run, f"--records={folder}/damaged", none],
         "below a file": [run, f"--records={folder}/records", f"--output={folder}/records/manifest.json/out"],
     }
-    _damage_last_record(folder / "records", folder / "damaged")
-    return mains.run_each("evaluate_main", commands), folder
+    return mains.run_each("evaluate_main", commands)
+
+
+@pytest.fixture(scope="module")
+def measuring_results(folder):
+    """What evaluations of a network with attributes and landmarks end with; apart, as each takes a while."""
+    measuring.run(folder / "measuring")
+    run = f"--workdir={folder}/measuring"
+    commands = {
+        "measured": [run, f"--records={folder}/measured", f"--output={folder}/out_measured"],
+        "no attributes": [run, f"--records={folder}/records", f"--output={folder}/none"],
+    }
+    return mains.run_each("evaluate_main", commands)
 
 
 def _write_files(folder):
@@ -78,8 +88,7 @@ class EvaluateMainTest:
         text = mains.run("evaluate_main", "--help").out
         assert all(f"--{flag}" in text for flag in ("workdir", "records", "split", "output", "num_pictures"))
 
-    def test_writes_metrics_and_a_picture_and_prints_the_table(self, results):
-        results, folder = results
+    def test_writes_metrics_and_a_picture_and_prints_the_table(self, results, folder):
         assert results["val"].code == 0, results["val"].err
         summary = json.loads((folder / "out" / "metrics.json").read_text())
         assert summary["num_volumes"] == 3
@@ -91,16 +100,16 @@ class EvaluateMainTest:
         assert "box AP" in results["val"].out
         assert "mask AP" in results["val"].out
 
-    def test_attributes_and_landmarks_only_of_networks_that_have_them(self, results):
-        results, folder = results
-        assert results["measured"].code == 0, results["measured"].err
+    def test_attributes_and_landmarks_only_of_networks_that_have_them(self, results, measuring_results, folder):
+        done = measuring_results["measured"]
+        assert done.code == 0, done.err
         summary = json.loads((folder / "out_measured" / "metrics.json").read_text())
         assert list(summary["attributes"]) == list(measuring.ATTRIBUTES)
         assert list(summary["keypoints"]) == list(KEYPOINTS)
         for row in [*summary["attributes"].values(), *summary["keypoints"].values()]:
             assert row["num_values"] + row.get("num_unknown", 0) == summary["num_matched"]
         text = (folder / "out_measured" / "metrics.txt").read_text()
-        assert text in results["measured"].out
+        assert text in done.out
         assert "\nattributes  num values  num unknown" in text
         assert "\nkeypoints  num values  num unknown  mean distance\n" in text
         plain = json.loads((folder / "out" / "metrics.json").read_text())
@@ -120,8 +129,8 @@ class EvaluateMainTest:
             ("below a file", "expected a folder, came the file"),
         ],
     )
-    def test_misuse_is_one_line_and_leaves_nothing(self, results, name, words):
-        results, folder = results
+    def test_misuse_is_one_line_and_leaves_nothing(self, results, measuring_results, folder, name, words):
+        results = results | measuring_results
         assert results[name].code == 2
         progress, *error = results[name].err.strip().split("error: ")
         assert len(error) == 1

@@ -17,6 +17,8 @@ results = []
 for command in json.loads(sys.argv[2]):
     sys.argv = [main.__file__, *command]
     flags.FLAGS.unparse_flags()
+    for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+        delattr(flags.FLAGS, name)  # each override on a command line defines a flag of its own
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         try:
             command_line.run(main.main)

@@ -90,6 +90,7 @@ class CheckTest:
         (found,) = shuffled_labels.check(settings, manifest, tmp_path, tf.distribute.get_strategy())
         assert found.passed is None
 
+    @pytest.mark.usefixtures("eagerly")
     def test_too_little_training_is_not_judged(self, made, tmp_path):
         found = shuffled_labels.check(*made, tmp_path / "out", tf.distribute.get_strategy(), steps=2)
         assert [verdict.passed for verdict in found] == [True, None]

@@ -44,6 +44,7 @@ class FixedTest:
 
 
 class TrialTest:
+    @pytest.mark.usefixtures("eagerly")
     def test_it_begins_anew(self):
         settings = tiny.config()
         examples = tiny.batch(settings, 0)

@@ -1,3 +1,4 @@
+import functools
 import math
 import types
 
@@ -30,6 +31,26 @@ class Recorder:
         self.artifacts.append((path, kind, name))
 
 
+@functools.cache
+def made_state(average):
+    """The state of the tiny network, made once, and what its variables were."""
+    config = tiny.config(steps=12)
+    config.train.average.name = average
+    tf.keras.utils.set_random_seed(0)
+    state = restore.make_state(config)
+    kept = (state.model, state.progress, *([state.average] if state.average else []))
+    variables = [*state.optimizer.variables, *(variable for part in kept for variable in part.variables)]
+    return state, [(variable, variable.numpy()) for variable in variables]
+
+
+def new_state(average):
+    """`made_state` as it was."""
+    state, first = made_state(average)
+    for variable, value in first:
+        variable.assign(value)
+    return state
+
+
 class World:
     """A run of 12 steps of which nothing is trained: its steps are counted, its evaluations given."""
 
@@ -37,8 +58,7 @@ class World:
         self.config = tiny.config(steps=12, checkpoint_steps=5, **settings)
         self.config.train.average.name = average
         self.folder, self.values, self.seen = folder, list(values), []
-        tf.keras.utils.set_random_seed(0)
-        self.state = restore.make_state(self.config)
+        self.state = new_state(average)
         self.request, self.tracker = preemption.Request(), Recorder()
         self.run = run.Run(
             self.config,

@@ -23,12 +23,11 @@ EXTRA = {
 
 
 class World:
-    """A run of stages of the tiny network, and what its variables were at every checkpoint."""
+    """A run of stages of the tiny network, what its variables were after each, and what is done at some steps."""
 
-    def __init__(self, folder, *forms, checkpoints=(), overrides=()):
+    def __init__(self, folder, *forms, overrides=()):
         self.config = networks.config(dict(overrides))
         self.config.train = train_schema.Train(warmup_steps=0, steps_per_loop=2, stages=forms)
-        self.checkpoints = checkpoints
         self.config.validate()
         self.folder = folder
         self.strategy = strategy.make("one_device")
@@ -36,7 +35,7 @@ class World:
         with self.strategy.scope():
             self.state = restore.make_state(self.config)
         self.model, self.optimizer = self.state.model, self.state.optimizer
-        self.logs, self.seen = [], {0: self.values()}
+        self.logs, self.seen, self.at = [], {0: self.values()}, {}
 
     def values(self):
         return {v.name.split("/", 1)[1]: v.numpy() for v in self.model.variables}
@@ -56,8 +55,10 @@ class World:
 
     def after_loop(self, step, scalars):
         self.logs.append((step, scalars))
-        if step in self.checkpoints or step in stages.stage_ends(self.config.train):
+        if step in stages.stage_ends(self.config.train):
             self.seen[step] = self.values()
+        if step in self.at:
+            self.at[step]()
 
     def moved(self, before, after):
         """Parts of the network of which a variable changed between two steps."""
@@ -125,22 +126,11 @@ class TrainTest:
 
     def test_goes_on_in_the_middle_of_a_stage(self, tmp_path):
         forms = training_forms.alternating(steps=4)[:2]
-        whole = World(tmp_path / "whole", *forms).train()
-        first = World(tmp_path / "parts", *forms, checkpoints=(6,))
-        checkpoint = tf.train.Checkpoint(model=first.model, optimizer=first.optimizer)
-
-        class KilledError(Exception):
-            pass
-
-        def kill(step):
-            if step == 6:
-                checkpoint.write(str(tmp_path / "killed"))
-                raise KilledError
-
-        first.seen = type("Killer", (), {"__setitem__": lambda self, step, values: kill(step)})()
-        with pytest.raises(KilledError):
-            first.train()
-        second = World(tmp_path / "parts", *forms)
+        whole = World(tmp_path, *forms)
+        checkpoint = tf.train.Checkpoint(model=whole.model, optimizer=whole.optimizer)
+        whole.at[6] = lambda: checkpoint.write(str(tmp_path / "killed"))
+        whole.train()
+        second = World(tmp_path, *forms)
         tf.train.Checkpoint(model=second.model, optimizer=second.optimizer).restore(str(tmp_path / "killed"))
         second.train()
         assert [step for step, _ in second.logs] == [8]
@@ -152,12 +142,11 @@ class TrainTest:
         first = World(tmp_path, *forms)
         checkpoint = tf.train.Checkpoint(model=first.model, optimizer=first.optimizer)
 
-        class Killer(dict):
-            def __setitem__(self, step, values):
-                checkpoint.write(str(tmp_path / "killed"))
-                raise InterruptedError
+        def killed():
+            checkpoint.write(str(tmp_path / "killed"))
+            raise InterruptedError
 
-        first.seen = Killer()
+        first.at[2] = killed
         with pytest.raises(InterruptedError):
             first.train()
         second = World(tmp_path, *forms)
@@ -236,8 +225,7 @@ class TwoDevicesTest:
 @pytest.mark.usefixtures("eagerly")
 class EndingTest:
     def test_what_is_called_after_a_loop_ends_all_stages(self, tmp_path):
-        world = World(tmp_path, *training_forms.unfreezing(steps=(4, 4, 4)))
-        world.config.train.stages[1].trainable = ("3+",)
+        world = World(tmp_path, *(train_schema.Stage(name, 4, learns=("rpn",)) for name in "abc"))
         stages.train(
             world.config,
             world.folder,
