@@ -127,8 +127,8 @@ def fixture_world():
 
 
 class TimedNextTest:
-    @pytest.mark.parametrize(("batch_seconds", "step_seconds", "expected"), [(0.04, 0.0, 0.4), (0.0, 0.04, 0.0)])
-    def test_measures_the_wait_and_not_the_work(self, batch_seconds, step_seconds, expected):
+    @pytest.mark.parametrize(("batch_seconds", "step_seconds"), [(0.04, 0.0), (0.0, 0.04)])
+    def test_measures_the_wait_and_not_the_work(self, batch_seconds, step_seconds):
         def slow(number, seconds):
             return tf.ensure_shape(tf.py_function(lambda n: (time.sleep(seconds), n)[1], [number], tf.int64), [])
 
@@ -140,9 +140,12 @@ class TimedNextTest:
                 waited, total = waited + seconds, total + slow(batch["number"], step_seconds)
             return waited
 
-        numbers = tf.data.Dataset.range(100).map(lambda n: {"number": slow(n, batch_seconds)})
-        # A busy machine may take longer, but no less.
-        assert expected <= float(run(iter(numbers))) < expected + 0.35
+        numbers = iter(tf.data.Dataset.range(100).map(lambda n: {"number": slow(n, batch_seconds)}))
+        traced = run.get_concrete_function(numbers)
+        began = time.perf_counter()
+        waited = float(traced(numbers))
+        # However busy the machine is: what is not the wait is at least the work.
+        assert 10 * batch_seconds <= waited <= time.perf_counter() - began - 10 * step_seconds
 
 
 class MakeTrainStepsTest:
