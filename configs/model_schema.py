@@ -32,6 +32,7 @@ class Style:
     norm: str = "group"
     norm_groups: int = 8  # of norm group
     activation: str = "relu"
+    kernel: tuple = (3, 3, 3)  # of the pyramid's, the proposals' and the heads' convolutions; stages have their own
     initializer: str = "he_normal"  # of all kernels but those that give logits, deltas and attributes
     l2: float = 0.0  # times half the sum of squares of all kernels: the loss l2
 
@@ -40,6 +41,7 @@ class Style:
         checks.choice("model.style.norm", self.norm, NORMS)
         checks.choice("model.style.activation", self.activation, ACTIVATIONS)
         checks.choice("model.style.initializer", self.initializer, INITIALIZERS)
+        checks.triple("model.style.kernel", self.kernel)
         checks.require(self.norm_groups >= 1, "model.style.norm_groups", ">= 1", self.norm_groups)
         checks.require(self.l2 >= 0, "model.style.l2", ">= 0", self.l2)
         if self.norm == "group":

@@ -9,11 +9,16 @@ Result:   40 held-out volumes (233 objects): mask AP50 0.850, box AP50 0.840, me
           0.863 and 0.914, class accuracy 0.727, 0.767, 0.780, 0.754 and 0.857
 """
 
-from configs import augment_schema, schema
+from configs import augment_schema, checks, schema, training_forms
 
 
-def get_config():
-    """64^3 voxels, three to eight ellipsoids, cuboids and pyramids well above the noise."""
+def get_config(form="joint"):
+    """64^3 voxels, three to eight ellipsoids, cuboids and pyramids well above the noise.
+
+    Args:
+      form: "joint"; "alternating", the four steps of Faster R-CNN in as many steps; or "2d", kernels that see one slice
+        alone. On the command line: --config=configs/shapes_small.py:2d
+    """
     config = schema.Config(name="shapes_small")
     config.data.records = "runs/shapes_small/records"
     config.data.synthetic = schema.Synthetic(
@@ -29,4 +34,23 @@ def get_config():
     config.model.anchors.sizes = ((9.0, 13.0), (18.0, 24.0), (32.0, 42.0))
     config.train.steps = 1800
     config.train.learning_rate = 1.5e-3
+    checks.choice("the form of shapes_small", form, _FORMS)
+    _FORMS[form](config)
     return config
+
+
+def _alternating(config):
+    train = config.train
+    train.stages = training_forms.alternating(train.steps // 4, train.learning_rate)
+    # What has stages has no others.
+    train.steps, train.learning_rate = schema.Train().steps, schema.Train().learning_rate
+
+
+def _flat(config):
+    backbone = config.model.backbone
+    config.model.style.kernel = (1, 3, 3)
+    backbone.stem_kernel = (1, *backbone.stem_kernel[1:])
+    backbone.stage_kernels = tuple((1, *kernel[1:]) for kernel in backbone.stage_kernels)
+
+
+_FORMS = {"joint": lambda config: None, "alternating": _alternating, "2d": _flat}

@@ -9,7 +9,7 @@ from model.layers import convolution
 
 
 class FPN(tf.keras.layers.Layer):
-    """Lateral 1x1x1 convolutions, a path from the top down, and a 3x3x3 convolution on every level.
+    """Lateral 1x1x1 convolutions, a path from the top down, and a convolution on every level.
 
     No convolution of the pyramid is followed by normalisation or activation, so all levels are of one kind for the
     heads that share them.
@@ -21,12 +21,12 @@ class FPN(tf.keras.layers.Layer):
         Args:
           channels: of every level.
           strides: {level: (z, y, x)} against the input, of the levels that come in, finest first.
-          extra: "pool" (every second voxel of the coarsest level) or "conv" (a strided 3x3x3 convolution of it) for one
+          extra: "pool" (every second voxel of the coarsest level) or "conv" (a strided convolution of it) for one
             level more; "none".
           extra_stride: (z, y, x) of that level against the coarsest; 2 is every second voxel.
           upsampling: "nearest" or "trilinear", on the path from the top down.
-          bottom_up: adds a path back to the coarsest level: each level gets a strided 3x3x3 convolution of the finer
-            one, and another 3x3x3 smooths the sum.
+          bottom_up: adds a path back to the coarsest level: each level gets a strided convolution of the finer one,
+            and another smooths the sum.
           style: gives the initialisation of kernels.
           **kwargs: to the layer.
         """
@@ -39,15 +39,17 @@ class FPN(tf.keras.layers.Layer):
         self.upsampling, self.extra, self.bottom_up = upsampling, extra, bottom_up
         self.extra_stride = tuple(extra_stride)
         self.lateral = [convolution(channels, 1, style=style, name=f"lateral{level}") for level in levels]
-        self.smooth = [convolution(channels, 3, style=style, name=f"smooth{level}") for level in levels]
+        self.smooth = [convolution(channels, style.kernel, style=style, name=f"smooth{level}") for level in levels]
         if bottom_up:
             self.down = [
-                convolution(channels, 3, step, style=style, name=f"down{level}")
+                convolution(channels, style.kernel, step, style=style, name=f"down{level}")
                 for level, step in zip(levels[1:], self.steps, strict=True)
             ]
-            self.fuse = [convolution(channels, 3, style=style, name=f"fuse{level}") for level in levels[1:]]
+            self.fuse = [convolution(channels, style.kernel, style=style, name=f"fuse{level}") for level in levels[1:]]
         if extra == "conv":
-            self.extra_conv = convolution(channels, 3, self.extra_stride, style=style, name=f"extra{levels[-1] + 1}")
+            self.extra_conv = convolution(
+                channels, style.kernel, self.extra_stride, style=style, name=f"extra{levels[-1] + 1}"
+            )
 
     def windows(self, levels):
         """The windows on the way to each level of the pyramid, without what reaches it from other levels.

@@ -1,6 +1,6 @@
 """The layers that everything else is made of: convolution, activation, and the two with a normalisation between.
 
-`style` is the section `model.style` of a config: norm, norm_groups, activation, initializer.
+`style` is the section `model.style` of a config: norm, norm_groups, activation, kernel, initializer.
 """
 
 import tensorflow as tf

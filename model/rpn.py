@@ -28,7 +28,7 @@ class RPNHead(tf.keras.layers.Layer):
         self.num_anchors = num_anchors
         self.is_softmax = objectness == "softmax"
         num_logits = num_anchors * (2 if self.is_softmax else 1)
-        self.conv = convolution(channels, 3, style=style, name="conv")
+        self.conv = convolution(channels, style.kernel, style=style, name="conv")
         self.activation = activation(style, name="activation")
         # One initializer each: an unseeded one that is used twice draws the same numbers twice.
         bias = math.log(prior / (1.0 - prior))  # of the logit of "object", the last one of every anchor

@@ -8,11 +8,11 @@ from model.layers import ConvNorm, activation, convolution, in_training
 
 
 class ConvTower(tf.keras.layers.Layer):
-    """3x3x3 convolutions over the grid of every roi, each normalised and activated."""
+    """Convolutions over the grid of every roi, each normalised and activated."""
 
     def __init__(self, *, channels, num_convs, style, **kwargs):
         super().__init__(**kwargs)
-        self.convs = [ConvNorm(channels, 3, style=style, name=f"conv{i + 1}") for i in range(num_convs)]
+        self.convs = [ConvNorm(channels, style.kernel, style=style, name=f"conv{i + 1}") for i in range(num_convs)]
 
     def call(self, pooled, training=False):
         """[B, R, z, y, x, C] -> [B * R, z, y, x, channels]."""

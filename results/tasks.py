@@ -75,6 +75,33 @@ def _seeds(count, *overrides, name="as configured"):
     return tuple(Run(name, overrides, seed) for seed in range(count))
 
 
+def _of_volumes(count):
+    """A training on the first so many volumes."""
+    return Run(
+        f"{count} volumes", (f"data.records=runs/shapes_small/records_{count}", f"data.synthetic.num_train={count}")
+    )
+
+
+# What plan_main.py makes of the 200 training volumes.
+_PLANNED = (
+    "(((15.9,16.1,16.1),(22.0,22.0,21.6)),((34.6,32.8,31.4),(26.0,28.2,27.3)),((25.0,26.8,28.0),(31.8,34.0,38.1)))"
+)
+_ABLATION = (
+    Run("planned anchors", (f"model.anchors.sizes={_PLANNED}",)),
+    Run("rois of the finest level alone", ("model.rois.canonical_size=(1000.0,1000.0,1000.0)",)),
+    Run("alternating", form="alternating"),
+    Run("cascade", ("model.box_head.cascade_ious=(0.4,0.6,0.75)",)),
+    Run("GIoU in place of smooth L1", ("model.rpn.box_loss=giou", "model.box_head.box_loss=giou")),
+    Run("masks without Dice", ("model.mask_head.losses=('cross_entropy',)",)),
+    Run("no mirrors, no quarter turns", ("input.flip_axes=(False,False,False)", "input.rotate_planes=()")),
+    Run(
+        "no contrast, no brightness",
+        ("input.augment.contrast.probability=0.0", "input.augment.brightness.probability=0.0"),
+    ),
+    Run("affine and elastic, too", ("input.augment.affine.probability=0.2", "input.augment.elastic.probability=0.05")),
+    Run("blur and noise, too", ("input.augment.blur.probability=0.1", "input.augment.noise.probability=0.1")),
+    Run("2D kernels", form="2d"),
+)
 # The order in which the folds of configs/nuclei_tissues.csv hold them out.
 _TISSUES = ("ovule", "monolayer", "embryo")
 
@@ -90,8 +117,13 @@ def _without(fold, tissue):
 TASKS = {
     "shapes_small": Task(
         "Shapes, small: 64³, high contrast",
-        {RESULT: _seeds(3)},
+        {
+            RESULT: _seeds(3),
+            "learning curve": tuple(_of_volumes(count) for count in (25, 50, 100)),
+            "ablation": _ABLATION,
+        },
         (Target("mask_ap50", 0.95), Target("class_accuracy", 0.98), Target("minutes", 15, is_upper=True)),
+        unseen=(*_OF_SEED_1, "data.synthetic.num_test=50"),
     ),
     "shapes": Task(
         "Shapes as first defined: 128³, contrast 0.02 to 0.10",

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from configs import command_line
+from configs import command_line, shapes_small
 
 FOLDER = pathlib.Path(command_line.__file__).parent
 EXPERIMENTS = sorted(path.stem for path in FOLDER.glob("*.py") if "def get_config" in path.read_text())
@@ -29,3 +29,21 @@ class ExperimentsTest:
             stated = re.search(rf"^{heading} +(\S.{{9,}})$", text, re.MULTILINE)
             assert stated, f"{heading} says nothing"
             assert "TBD" not in stated[1]
+
+
+class ShapesSmallTest:
+    def test_alternating_takes_as_many_steps(self):
+        joint, found = shapes_small.get_config(), shapes_small.get_config("alternating").validate()
+        assert [stage.name for stage in found.train.stages] == ["rpn", "heads", "rpn_again", "heads_again"]
+        assert sum(stage.steps for stage in found.train.stages) == joint.train.steps
+        assert {stage.learning_rate for stage in found.train.stages} == {joint.train.learning_rate}
+        assert found.train.without_effect() == []
+
+    def test_2d_sees_one_slice_alone(self):
+        model = shapes_small.get_config("2d").validate().model
+        assert {model.style.kernel, *model.backbone.stage_kernels} == {(1, 3, 3)}
+        assert model.backbone.stem_kernel == (1, 5, 5)
+
+    def test_another_form_is_refused(self):
+        with pytest.raises(ValueError, match="form of shapes_small: expected one of joint, alternating, 2d, came '4d'"):
+            shapes_small.get_config("4d")

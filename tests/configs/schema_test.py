@@ -121,6 +121,7 @@ WRONG = [
     ("model.style.norm", "layer", "one of group, batch, sync_batch, frozen_batch, instance, none"),
     ("model.style.norm_groups", 0, ">= 1"),
     ("model.style.activation", "tanh", "one of relu, leaky_relu, prelu"),
+    ("model.style.kernel", (3, 3), TRIPLE),
     ("model.style.initializer", "zeros", "one of he_normal, he_uniform, glorot_normal, glorot_uniform"),
     ("model.style.l2", -1.0, ">= 0"),
     # model.fpn

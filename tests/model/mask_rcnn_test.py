@@ -213,6 +213,19 @@ class CallTest:
             assert not value.numpy().any(), name
 
 
+class KernelTest:
+    def test_one_slice_alone_is_seen_where_no_kernel_is_longer(self):
+        settings = tiny.config()
+        settings.model.style.kernel = settings.model.backbone.stem_kernel = (1, 3, 3)
+        settings.model.backbone.stage_kernels = ((1, 3, 3), (1, 3, 3))
+        settings.model.fpn.extra, settings.model.fpn.bottom_up = "none", True
+        model = tiny.model(settings.validate())
+        kernels = {v.name: v.shape[:3] for v in model.variables if v.shape.rank == 5 and "upsample" not in v.name}
+        assert {tuple(shape) for shape in kernels.values()} == {(1, 1, 1), (1, 3, 3)}
+        fields, *_ = model.receptive_fields()
+        assert [field[0] for field in fields.values()] == [1, 1]
+
+
 class AnchorsTest:
     def test_grids_of_all_levels_in_order(self, world):
         assert list(world.model.anchors_per_level) == [8 * 8 * 12, 4 * 4 * 6]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +14,12 @@ class ConvTowerTest:
         tower = towers.ConvTower(channels=4, num_convs=2, style=head_cases.GROUP)
         assert tower(head_cases.pooled()).shape == (10, 2, 3, 4, 4)
         assert tower.count_params() == 27 * 7 * 4 + 2 * 4 + 27 * 4 * 4 + 2 * 4
+
+    def test_the_kernel_is_that_of_the_style(self):
+        style = dataclasses.replace(head_cases.GROUP, kernel=(1, 3, 5))
+        tower = towers.ConvTower(channels=4, num_convs=2, style=style)
+        assert tower(head_cases.pooled()).shape == (10, 2, 3, 4, 4)
+        assert [conv.conv.kernel_size for conv in tower.convs] == [(1, 3, 5)] * 2
 
     def test_without_convolutions_the_grid_is_left_as_it_is(self):
         tower = towers.ConvTower(channels=4, num_convs=0, style=head_cases.GROUP)

@@ -1,3 +1,5 @@
+import ast
+import functools
 import importlib
 import pathlib
 
@@ -21,6 +23,20 @@ class TasksTest:
         folders = [run.folder for run in runs]
         assert len(set(folders)) == len(runs)
         assert all(pathlib.PurePath(folder).name == folder for folder in folders)
+
+    @pytest.mark.parametrize("name", tasks.TASKS)
+    def test_every_run_has_a_config(self, name):
+        """Overrides are read as on the command line."""
+        module = importlib.import_module(f"configs.{name}")
+        for run in [run for part in tasks.get(name).parts.values() for run in part]:
+            config = module.get_config(*[run.form] * bool(run.form))
+            for override in run.overrides:
+                path, _, text = override.partition("=")
+                *sections, field = path.split(".")
+                section = functools.reduce(getattr, sections, config)
+                is_text = isinstance(getattr(section, field), str)
+                setattr(section, field, text if is_text else ast.literal_eval(text))
+            assert config.validate() != module.get_config() or not (run.overrides or run.form), run
 
     def test_an_unknown_task_is_refused(self):
         with pytest.raises(InputError, match=r"--task: expected one of shapes_small, .* came 'circles'"):
