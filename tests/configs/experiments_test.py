@@ -39,11 +39,19 @@ class ShapesSmallTest:
         assert {stage.learning_rate for stage in found.train.stages} == {joint.train.learning_rate}
         assert found.train.without_effect() == []
 
+    def test_cascade_takes_longer(self):
+        joint, found = shapes_small.get_config(), shapes_small.get_config("cascade").validate()
+        assert found.train.steps == 2 * joint.train.steps
+        assert found.model.box_head.cascade_ious == (0.4, 0.6, 0.75)
+        assert found.data == joint.data
+
     def test_2d_sees_one_slice_alone(self):
         model = shapes_small.get_config("2d").validate().model
         assert {model.style.kernel, *model.backbone.stage_kernels} == {(1, 3, 3)}
         assert model.backbone.stem_kernel == (1, 5, 5)
 
     def test_another_form_is_refused(self):
-        with pytest.raises(ValueError, match="form of shapes_small: expected one of joint, alternating, 2d, came '4d'"):
+        with pytest.raises(
+            ValueError, match="form of shapes_small: expected one of joint, cascade, alternating, 2d, came '4d'"
+        ):
             shapes_small.get_config("4d")
