@@ -14,6 +14,13 @@ RUNS = flags.DEFINE_string("runs", "runs/results", "folder of the runs, which go
 
 def main():
     """Converts, trains and measures each run of a part, one after the other, and writes the tables after each."""
+    from data.errors import InputError
+
+    try:
+        import skimage  # noqa: F401 a baseline needs it
+    except ImportError as error:
+        raise InputError("expected scikit-image, came none: pip install -e '.[results]'") from error
+
     from results import measuring, running, tables, tasks
 
     name, folder = TASK.value, pathlib.Path(RUNS.value)
