@@ -1,6 +1,6 @@
 # make setup   .venv with everything in it (Python 3.10 or 3.11)
 # make demo    the whole path on synthetic volumes: about seven minutes on two CPU cores
-# make test    lint and the test suite: about a quarter of an hour
+# make test    lint and the test suite: some 25 minutes on two cores
 # make test-slow  what takes minutes: training to a target
 # make bench   every op and three networks timed against their peers, to benchmarks/RESULTS.md: a quarter of an hour
 # make results TASK=shapes_small [PART=result] [ONLY=row]  a published result: minutes to hours, see docs/results.md
