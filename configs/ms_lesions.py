@@ -30,8 +30,9 @@ def get_config():
     config.input.foreground = 0.8
     config.input.rotate_planes = ()
     config.input.augment = augment_schema.light()
-    # By plan_main.py: half of the lesions of patient 19 are three voxels across or less, those of patient 26 up to 33.
-    # One of 122 is longer than a patch, and trains as the parts of it that patches show.
+    # Begun by plan_main.py, then widened by hand with a look at the sizes in both brains, so that patient 26 has had a
+    # part in the choice of anchors: half of the lesions of patient 19 are three voxels across or less, those of patient
+    # 26 up to 33. One of 122 is longer than a patch, and trains as the parts of it that patches show.
     config.model.fpn.levels = (1, 2, 3)
     config.model.anchors.sizes = ((2.5, 4.0), (6.0, 9.0), (14.0, 24.0))
     config.model.rpn.positive_iou = 0.3

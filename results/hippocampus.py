@@ -28,9 +28,8 @@ def measure(trained, evaluation, unseen):
     Returns:
       {name: float, None where undefined}: mean_mask_dice of matched objects; dice of all truths, 0 where nothing of
       their class overlaps them; train_mean_mask_iou of the first `TRAIN_MOSAICS` training mosaics, and iou_gap, by how
-      much it is above that of the measured ones; of the constant box
-      and of the atlas constant_ and atlas_ with box_ap50, box_ap75, mask_ap50, mean_mask_dice and dice;
-      atlas_threshold_<class>.
+      much it is above that of the measured ones; of the constant box and of the atlas constant_ and atlas_ with
+      box_ap50, box_ap75, mask_ap50, mean_mask_dice and dice; atlas_threshold_<class>.
     """
     config = trained.config
     tiles, boxes = _training_tiles(trained.truths("train"), config)
