@@ -20,6 +20,7 @@ BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 MASK_LOSSES = ("cross_entropy", "focal", "dice")
 SUPPRESSIONS = ("nms", "soft_linear", "soft_gaussian")
 SCALES = ("log", "linear")
+ATTRIBUTE_LOSSES = ("smooth_l1", "linex")
 
 
 @dataclasses.dataclass(slots=True)
@@ -383,11 +384,16 @@ class AttributeHead:
     hidden: int = 128
     num_dense: int = 1
     scale: str = "log"  # learnt as log(1 + value), below 0 as -log(1 - value); or linear: as they are
+    # Or linex, for scale log alone: the mean of (1 + learnt) / (1 + true) becomes 1; smooth_l1 learns a median.
+    loss: str = "smooth_l1"
     beta: float = 0.1  # where smooth L1 turns from quadratic to linear, in the learnt scale
 
     def validate(self):
         """Raises ValueError where sizes or names make no sense."""
         checks.choice("model.attribute_head.scale", self.scale, SCALES)
+        checks.choice("model.attribute_head.loss", self.loss, ATTRIBUTE_LOSSES)
+        expected = "smooth_l1 with model.attribute_head.scale linear"
+        checks.require(self.loss != "linex" or self.scale == "log", "model.attribute_head.loss", expected, self.loss)
         checks.require(self.hidden >= 1, "model.attribute_head.hidden", ">= 1", self.hidden)
         checks.require(self.num_dense >= 0, "model.attribute_head.num_dense", ">= 0", self.num_dense)
         checks.require(self.beta > 0, "model.attribute_head.beta", "> 0", self.beta)

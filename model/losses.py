@@ -6,7 +6,7 @@ the log and in `train.loss_weights`, the total being the sum of what is logged t
 - rpn_class: sigmoid cross-entropy or focal; rpn_box: smooth L1 of deltas, or GIoU, DIoU, CIoU of decoded boxes
 - roi_class: softmax cross-entropy or softmax focal, with class weights; roi_box: as rpn_box
 - mask: cross-entropy of voxels; mask_focal: focal of voxels; mask_dice: Dice; any of the three together
-- attribute: smooth L1 alone, as a number has neither classes nor an overlap
+- attribute: smooth L1, or LINEX for logarithms; a number has neither classes nor an overlap
 - keypoint: softmax divergence alone, as a heat map is a distribution
 - classifier: softmax cross-entropy, in model/classifier.py; l2: half the sum of squares of kernels
 """
@@ -25,6 +25,7 @@ from ops import keypoints, losses
 
 # Names of the losses of masks, by how `mask_head.losses` calls them.
 MASK_LOSSES = {"cross_entropy": "mask", "focal": "mask_focal", "dice": "mask_dice"}
+LINEX_REACH = 2.0  # of an attribute's logarithm: from e^2 times the truth on the loss goes straight
 DECODED_LOSSES = {
     "giou": decoded_losses.giou_loss,
     "diou": decoded_losses.diou_loss,
@@ -123,13 +124,13 @@ def mask_loss_names(mask_head):
 
 
 def attribute_loss(predictions, attributes, rois, *, attribute_head):
-    """Smooth L1 of the attributes of objects, averaged over the numbers that are known.
+    """Smooth L1 or LINEX of the attributes of objects, averaged over the numbers that are known.
 
     Args:
       predictions: [B, R, T] float32, in the learnt scale.
       attributes: [B, G, T] float32, of the truths, as the data has them; NaN where unknown.
       rois: RoiTargets.
-      attribute_head: scale, beta.
+      attribute_head: scale, loss, beta.
 
     Returns:
       {"attribute": [B]}.
@@ -138,11 +139,10 @@ def attribute_loss(predictions, attributes, rois, *, attribute_head):
     counts = is_object[..., tf.newaxis] & ~tf.math.is_nan(known)
     targets = encode_attributes(known, attribute_head.scale)
     # Every number is an item of its own, as one may be known without the others.
-    return {
-        "attribute": losses.smooth_l1(
-            predictions[..., tf.newaxis], targets[..., tf.newaxis], counts, beta=attribute_head.beta
-        )
-    }
+    inputs = predictions[..., tf.newaxis], targets[..., tf.newaxis], counts
+    if attribute_head.loss == "linex":
+        return {"attribute": losses.linex(*inputs, reach=LINEX_REACH)}
+    return {"attribute": losses.smooth_l1(*inputs, beta=attribute_head.beta)}
 
 
 def keypoint_loss(logits, points, points_valid, rois):

@@ -157,6 +157,33 @@ def smooth_l1(predictions, targets, mask, *, beta):
     return masked.mean(tf.reduce_sum(0.5 * near * (near / beta) + far, axis=-1), mask)
 
 
+def linex(predictions, targets, mask, *, reach):
+    """Linear-exponential loss (Varian 1975; Zellner 1986), exp(d) - d - 1 of d = prediction - target, summed over axis N.
+
+    Of logarithms it is what makes the mean of exp(prediction) / exp(target) 1, where the data leaves the target open: a
+    squared error of them leaves it above 1, the median of smooth L1 anywhere.
+
+    Args:
+      predictions: [B, ..., N] float32.
+      targets: [B, ..., N] float32.
+      mask: [B, ...] bool, the items that count.
+      reach: > 0; from d = reach on the loss goes straight, by the slope that it has there, so that a prediction that is
+        far too large has a gradient as one that is far too small has.
+
+    Returns:
+      [B] float32.
+
+    Raises:
+      ValueError: shapes that differ, reach not above 0.
+    """
+    checks.positive("reach", reach)
+    expected = "predictions [B, ..., N], targets [B, ..., N], mask [B, ...]"
+    predictions, targets, mask = masked.inputs(expected, predictions, targets, mask)
+    distance = predictions - targets
+    near, far = tf.minimum(distance, reach), tf.nn.relu(distance - reach)
+    return masked.mean(tf.reduce_sum(tf.math.expm1(near) - near + math.expm1(reach) * far, axis=-1), mask)
+
+
 def mask_cross_entropy(logits, targets, mask):
     """Binary cross-entropy of masks, averaged over their voxels.
 

@@ -507,6 +507,18 @@ def smooth_l1(predictions, targets, mask, *, beta):
     return masked_mean(item, mask)
 
 
+def linex(predictions, targets, mask, *, reach):
+    def item(index):
+        total = 0.0
+        for error in np.float64(predictions[index]) - np.float64(targets[index]):
+            at_reach = math.exp(reach) - reach - 1.0
+            straight = at_reach + (math.exp(reach) - 1.0) * (error - reach)
+            total += straight if error > reach else math.exp(error) - error - 1.0
+        return total
+
+    return masked_mean(item, mask)
+
+
 def giou_loss(predictions, targets, mask):
     return masked_mean(lambda i: 1.0 - giou(predictions[i], targets[i]), mask)
 

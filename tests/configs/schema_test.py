@@ -188,6 +188,7 @@ WRONG = [
     ("model.box_head.cascade_ious", (0.6, 0.5), "rising numbers between 0 and 1"),
     ("model.box_head.cascade_ious", (0.0, 0.5), "rising numbers between 0 and 1"),
     ("model.attribute_head.scale", "sqrt", "one of log, linear"),
+    ("model.attribute_head.loss", "l1", "one of smooth_l1, linex"),
     ("model.attribute_head.hidden", 0, ">= 1"),
     ("model.attribute_head.num_dense", -1, ">= 0"),
     ("model.attribute_head.beta", 0.0, "> 0"),
@@ -315,6 +316,15 @@ class ValidateTest:
         with pytest.raises(ValueError, match=r"config train\.recompute: expected False with .*, came True") as raised:
             config.validate()
         assert f"norm {norm} and model.backbone.stochastic_depth {depth}" in str(raised.value)
+
+    def test_linex_is_of_logarithms(self):
+        config = schema.Config()
+        config.model.attribute_head.loss = "linex"
+        config.validate()
+        config.model.attribute_head.scale = "linear"
+        words = "expected smooth_l1 with model.attribute_head.scale linear, came 'linex'"
+        with pytest.raises(ValueError, match=words):
+            config.validate()
 
     def test_adam_has_no_weight_decay(self):
         config = schema.Config()

@@ -366,11 +366,19 @@ class AttributeLossTest:
         expected = [0.5 * e**2 / 0.1 if e < 0.1 else e - 0.05 for e in errors]
         np.testing.assert_allclose(result["attribute"], [np.mean(expected)], rtol=1e-5)
 
-    @pytest.mark.parametrize("scale", ["log", "linear"])
-    def test_unknown_numbers_have_no_loss_and_no_gradient(self, scale):
+    def test_linex_by_hand(self):
+        rois = roi_targets([[2, 0, 1]], slots=[[1, -1, 0]])
+        predictions = np.log(np.float32([[[8], [7], [2]]]))
+        settings = model_schema.AttributeHead(loss="linex")
+        result = losses.attribute_loss(predictions, np.float32([[[3], [1]]]), rois, attribute_head=settings)
+        expected = [4 - np.log(4) - 1, 0.5 + np.log(2) - 1]  # of ratios 8 / (1 + 1) and 2 / (1 + 3)
+        np.testing.assert_allclose(result["attribute"], [np.mean(expected)], rtol=1e-5)
+
+    @pytest.mark.parametrize(("scale", "loss"), [("log", "smooth_l1"), ("log", "linex"), ("linear", "smooth_l1")])
+    def test_unknown_numbers_have_no_loss_and_no_gradient(self, scale, loss):
         attributes = np.full((2, 3, 2), np.nan, np.float32)
         rois = roi_targets([[2, 0], [1, 1]], slots=[[1, -1], [2, 0]])
-        settings = model_schema.AttributeHead(scale=scale)
+        settings = model_schema.AttributeHead(scale=scale, loss=loss)
         assert_zero_with_zero_gradient(
             lambda predictions: losses.attribute_loss(predictions, attributes, rois, attribute_head=settings),
             np.ones((2, 2, 2)),

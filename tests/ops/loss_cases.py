@@ -69,6 +69,7 @@ CASES = {
     "focal, small gamma": ("focal", sigmoid_case, {"alpha": 0.75, "gamma": 0.5}),
     "focal of classes": ("focal", classes_case, {"alpha": 0.25, "gamma": 1.5}),
     "smooth L1": ("smooth_l1", deltas_case, {"beta": 0.7}),
+    "linex": ("linex", deltas_case, {"reach": 0.8}),
     "masks": ("mask_cross_entropy", mask_case, {}),
     "focal masks": ("mask_focal", mask_case, {"alpha": 0.3, "gamma": 2.0}),
     "focal masks, small gamma": ("mask_focal", mask_case, {"alpha": 0.5, "gamma": 0.5}),

@@ -387,6 +387,39 @@ class SmoothL1Test:
             losses.smooth_l1(tf.zeros([1, 2, 6]), tf.zeros([1, 2, 4]), np.ones((1, 2), bool), beta=1)
 
 
+class LinexTest:
+    @pytest.mark.parametrize(
+        ("errors", "expected"),
+        [
+            ([0.0], 0.0),
+            ([math.log(2)], 1 - math.log(2)),
+            ([-math.log(2)], math.log(2) - 0.5),
+            ([math.log(2), -math.log(2)], 0.5),
+            ([3.0], math.e**2 - 3 + math.e**2 - 1),
+            ([-50.0], 49.0),
+            ([1e20], (math.e**2 - 1) * 1e20),
+        ],
+    )
+    def test_hand_values(self, errors, expected):
+        targets = np.zeros((1, 1, len(errors)), np.float32)
+        result = losses.linex(targets + np.float32(errors), targets, tf.constant([[True]]), reach=2.0)
+        np.testing.assert_allclose(result, [expected], rtol=1e-5, atol=1e-7)
+
+    def test_the_best_constant_has_ratios_of_mean_1(self):
+        targets = np.log(np.float32([[[2.0], [5.0], [10.0]]]))
+        best = math.log(3 / (1 / 2 + 1 / 5 + 1 / 10))  # their harmonic mean
+        counts = np.ones((1, 3), bool)
+        _, gradient = loss_cases.with_gradient(
+            lambda *args: losses.linex(*args, reach=2.0), np.full_like(targets, best), targets, counts
+        )
+        np.testing.assert_allclose(tf.reduce_sum(gradient), 0.0, atol=1e-6)
+
+    @pytest.mark.parametrize("reach", [0, -1.0, math.nan])
+    def test_reach_not_above_0_raises(self, reach):
+        with pytest.raises(ValueError, match=f"expected reach above 0, came {reach}"):
+            losses.linex(tf.zeros([1, 2, 1]), tf.zeros([1, 2, 1]), np.ones((1, 2), bool), reach=reach)
+
+
 class MaskCrossEntropyTest:
     def test_hand_values(self):
         logits = np.zeros((2, 2, *loss_cases.MASK_SHAPE), np.float32)
