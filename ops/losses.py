@@ -158,7 +158,7 @@ def smooth_l1(predictions, targets, mask, *, beta):
 
 
 def linex(predictions, targets, mask, *, reach):
-    """Linear-exponential loss (Varian 1975; Zellner 1986), exp(d) - d - 1 of d = prediction - target, summed over axis N.
+    """Linear-exponential loss (Varian 1975; Zellner 1986), exp(d) - d - 1 of d = prediction - target, summed over N.
 
     Of logarithms it is what makes the mean of exp(prediction) / exp(target) 1, where the data leaves the target open: a
     squared error of them leaves it above 1, the median of smooth L1 anywhere.
