@@ -19,7 +19,7 @@ def get_config():
     config.data.classes = ("photon", "pion", "muon")
     config.data.attributes = ("energy",)
     config.data.min_voxels = 3
-    config.data.synthetic = synthetic_schema.Synthetic(shape=(48, 64, 64), count=(2, 5), num_train=400, num_test=4)
+    config.data.synthetic = synthetic_schema.Synthetic(shape=(48, 64, 64), count=(2, 5), num_train=1000, num_test=4)
     config.data.synthetic.showers.readout = "sqrt"
     config.input.patch_size = (48, 64, 64)
     config.input.flip_axes = (False, True, True)  # particles come from the front
@@ -27,10 +27,20 @@ def get_config():
     change = config.input.augment
     for step in (change.affine, change.elastic, change.gamma, change.contrast, change.brightness):
         step.probability = 0.0  # energies are in sizes and intensities
+    config.input.normalization = "dataset"  # one scale for all events: it is what an energy is read from
+    config.model.fpn.levels = (1, 2, 3)
+    # Muons are straight tracks, one or two cells wide, that cross 1 to 12 cells along y and along x; then photons and
+    # the smaller pions; then pions.
     config.model.anchors.sizes = (
-        ((19.0, 10.0, 10.0), (48.0, 5.0, 5.0)),
-        ((48.0, 10.0, 10.0), (40.0, 16.0, 16.0)),
-        ((46.0, 24.0, 24.0), (46.0, 34.0, 34.0)),
+        ((48.0, 2.5, 2.5), (48.0, 2.5, 8.0), (48.0, 8.0, 2.5), (48.0, 8.0, 8.0)),
+        ((15.0, 7.0, 7.0), (19.0, 10.0, 10.0), (23.0, 14.0, 14.0), (38.0, 12.0, 12.0)),
+        ((44.0, 14.0, 14.0), (47.0, 20.0, 20.0), (48.0, 28.0, 28.0), (48.0, 38.0, 38.0)),
     )
-    config.train.steps = 4000
+    config.model.rois.canonical_size = (28.0, 28.0, 28.0)
+    config.model.box_head.cascade_ious = (0.3, 0.5, 0.7)
+    config.model.mask_head.roi_size = (12, 8, 8)
+    config.model.attribute_head.loss = "linex"
+    config.train.steps, config.train.learning_rate = 4000, 1e-3
+    config.train.precision = "mixed_bfloat16"
+    config.train.average.name, config.train.average.decay = "ema", 0.998
     return config
