@@ -30,11 +30,10 @@ def get_config():
     config.input.foreground = 0.8
     config.input.rotate_planes = ()
     config.input.augment = augment_schema.light()
-    # Begun by plan_main.py, then widened by hand with a look at the sizes in both brains, so that patient 26 has had a
-    # part in the choice of anchors: half of the lesions of patient 19 are three voxels across or less, those of patient
-    # 26 up to 33. One of 122 is longer than a patch, and trains as the parts of it that patches show.
+    # A geometric series from the least of patient 19, of whose lesions half are three voxels across or less, to what a
+    # patch shows of the largest.
     config.model.fpn.levels = (1, 2, 3)
-    config.model.anchors.sizes = ((2.5, 4.0), (6.0, 9.0), (14.0, 24.0))
+    config.model.anchors.sizes = ((2.5, 4.5), (8.0, 14.0), (25.0, 45.0))
     config.model.rpn.positive_iou = 0.3
     config.model.rpn.negative_iou = 0.15
     config.model.rpn.post_nms_top_k = 256
@@ -43,6 +42,8 @@ def get_config():
     config.model.rois.canonical_size = (10.0, 10.0, 10.0)
     config.model.detections.max_detections = 64
     config.train.steps = 2000
+    config.train.precision = "mixed_bfloat16"
+    config.train.average.name, config.train.average.decay = "ema", 0.998
     config.inference.overlap = (24, 24, 24)
     config.inference.max_detections = 256
     return config

@@ -37,7 +37,7 @@ def prepare(task_name, task, folder):
     return unseen
 
 
-def train(task_name, run, folder):
+def train(task_name, run, folder, first=None):
     """Trains, or goes on with, a run; one that has ended is left as it is.
 
     Records of its own, where its overrides name some, are made before, by those of its overrides that concern them.
@@ -46,6 +46,7 @@ def train(task_name, run, folder):
       task_name: of `tasks.TASKS`, and of the config.
       run: tasks.Run.
       folder: of all runs.
+      first: folder of a run whose weights it begins with.
 
     Returns:
       The run's folder, and the seconds that its training took over all its starts: int.
@@ -56,6 +57,7 @@ def train(task_name, run, folder):
     workdir = pathlib.Path(folder) / task_name / run.folder
     config = f"configs/{task_name}.py" + (f":{run.form}" if run.form else "")
     settings = [f"--config.{override}" for override in (*run.overrides, f"train.seed={run.seed}")]
+    settings += [f"--config.train.init_weights={first}"] * bool(first)
     data = [override for override in run.overrides if override.startswith("data.")]
     for override in data:
         name, _, value = override.partition("=")

@@ -31,12 +31,14 @@ class Run:
 
     name: of the row that it belongs to; the seeds of a row are summed up.
     form: what the config file's get_config takes, if anything.
+    begins_with: name of the task by whose first result it was trained before, if any.
     """
 
     name: str
     overrides: tuple = ()
     seed: int = 0
     form: str = ""
+    begins_with: str = ""
 
     @property
     def folder(self):
@@ -107,12 +109,16 @@ _ABLATION = (
 _TISSUES = ("ovule", "monolayer", "embryo")
 
 
+def _begun(name, *overrides, seed=0):
+    """A training on real nuclei by what synthetic ones have taught."""
+    return Run(name, overrides, seed, begins_with="nuclei_synthetic")
+
+
 def _without(fold, tissue):
     """A training on the stacks of all other tissues."""
     records = f"data.records=runs/nuclei/records_without_{tissue}"
-    return Run(
-        f"without {tissue}", (records, "data.groups=configs/nuclei_tissues.csv", "data.folds=3", f"data.fold={fold}")
-    )
+    groups = "data.groups=configs/nuclei_tissues.csv"
+    return _begun(f"without {tissue}", records, groups, "data.folds=3", f"data.fold={fold}")
 
 
 TASKS = {
@@ -120,7 +126,7 @@ TASKS = {
         "Shapes, small: 64³, high contrast",
         {
             RESULT: tuple(Run("cascade", seed=seed, form="cascade") for seed in range(3)),
-            "learning curve": tuple(_of_volumes(count) for count in (25, 50, 100)),
+            "learning curve": tuple(_of_volumes(count) for count in (25, 50, 100, 200)),
             "ablation": _ABLATION,
         },
         (Target("mask_ap50", 0.95), Target("class_accuracy", 0.98), Target("minutes", 15, is_upper=True)),
@@ -157,9 +163,14 @@ TASKS = {
         measures=hippocampus.measure,
         columns=("dice", "constant_dice", "constant_box_ap75", "atlas_dice", "atlas_box_ap75"),
     ),
+    "nuclei_synthetic": Task("Nuclei, synthetic: what the real ones begin with", {RESULT: _seeds(1)}, ()),
     "nuclei": Task(
         "Nuclei in fluorescence",
-        {RESULT: _seeds(3), "tissue left out": tuple(_without(fold, tissue) for fold, tissue in enumerate(_TISSUES))},
+        {
+            RESULT: tuple(_begun("synthetic nuclei first", seed=seed) for seed in range(3)),
+            "tissue left out": tuple(_without(fold, tissue) for fold, tissue in enumerate(_TISSUES)),
+            "from scratch": (Run("from scratch"),),
+        },
         (Target("f1_above_watershed", 0.0),),
         measures=nuclei.measure,
         columns=("f1", "precision", "recall", "watershed_f1"),

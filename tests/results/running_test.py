@@ -57,6 +57,12 @@ class TrainTest:
         assert commands.made[0] == converted + [f"--config.{setting}" for setting in settings[:2]]
         assert [command[0] for command in commands.made] == ["convert_main.py", "train_main.py"]
 
+    def test_begins_with_the_weights_of_another(self, tmp_path, monkeypatch, clock):
+        commands = Commands()
+        monkeypatch.setattr(running, "_command", commands)
+        running.train("nuclei", tasks.Run("a"), tmp_path, tmp_path / "first")
+        assert commands.made[0][-1] == f"--config.train.init_weights={tmp_path}/first"
+
     def test_seconds_are_those_of_all_starts(self, tmp_path, monkeypatch, clock):
         monkeypatch.setattr(running, "_command", Commands(error=InputError("stopped")))
         with pytest.raises(InputError, match="stopped"):

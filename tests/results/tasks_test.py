@@ -15,7 +15,7 @@ class TasksTest:
         task = tasks.get(name)
         assert importlib.import_module(f"configs.{name}").get_config().name == name
         assert task.parts[tasks.RESULT]
-        assert task.targets or name == "ms_lesions"
+        assert task.targets or name in ("ms_lesions", "nuclei_synthetic")
 
     @pytest.mark.parametrize("name", tasks.TASKS)
     def test_every_run_has_a_folder_of_its_own(self, name):
@@ -37,6 +37,14 @@ class TasksTest:
                 is_text = isinstance(getattr(section, field), str)
                 setattr(section, field, text if is_text else ast.literal_eval(text))
             assert config.validate() != module.get_config() or not (run.overrides or run.form), run
+
+    @pytest.mark.parametrize("name", tasks.TASKS)
+    def test_what_a_run_begins_with_begins_with_nothing_and_has_its_network(self, name):
+        for run in [run for part in tasks.get(name).parts.values() for run in part if run.begins_with]:
+            first = tasks.get(run.begins_with).parts[tasks.RESULT][0]
+            assert (first.begins_with, first.overrides, first.form) == ("", (), "")
+            ours, theirs = (importlib.import_module(f"configs.{task}").get_config() for task in (name, run.begins_with))
+            assert ours.model == theirs.model
 
     def test_an_unknown_task_is_refused(self):
         with pytest.raises(InputError, match=r"--task: expected one of shapes_small, .* came 'circles'"):
