@@ -26,8 +26,16 @@ def get_config():
     config.input.mosaic = (2, 2, 2)
     config.input.rotate_planes = ()
     config.input.augment = augment_schema.light()
+    config.model.backbone.stem_channels, config.model.backbone.stem_kernel = 8, (3, 3, 3)
+    config.model.backbone.stem_stride = (1, 1, 1)  # the finest level has a stride of 2
     config.model.anchors.sizes = ((12.0, 16.0), (20.0, 24.0), (30.0, 36.0))
-    config.model.rois.num_samples = 64
+    config.model.rois.num_samples = 48
+    config.model.rois.canonical_size = (40.0, 40.0, 40.0)  # all rois read the finest level
+    config.model.box_head.cascade_ious = (0.4, 0.6, 0.75)
+    config.model.mask_head.roi_size = (12, 12, 12)
+    config.model.mask_head.fine_channels = 16
     config.train.batch_size = 1  # eight crops
-    config.train.steps = 2000
+    config.train.steps = 3000
+    config.train.precision = "mixed_bfloat16"
+    config.train.average.name, config.train.average.decay = "ema", 0.998
     return config

@@ -357,6 +357,9 @@ class MaskHead:
     roi_size: tuple = (8, 8, 8)  # masks have twice this
     channels: int = 32
     num_convs: int = 2
+    # Of a convolution over what the head has made and the volume itself, both at the masks' resolution, as RefineMask
+    # (Zhang et al. 2021) has it of fine features; 0: none. For objects whose outline is finer than the finest level.
+    fine_channels: int = 0
     class_agnostic: bool = False  # one mask for all classes
     losses: tuple = ("cross_entropy", "dice")  # some of cross_entropy, focal, dice: losses mask, mask_focal, mask_dice
     focal_alpha: float = 0.5  # of losses focal: weight of the voxels of an object, the others have the rest of 1
@@ -366,7 +369,8 @@ class MaskHead:
         """Raises ValueError where sizes make no sense."""
         checks.triple("model.mask_head.roi_size", self.roi_size)
         checks.require(self.channels >= 1, "model.mask_head.channels", ">= 1", self.channels)
-        checks.require(self.num_convs >= 0, "model.mask_head.num_convs", ">= 0", self.num_convs)
+        for name in ("num_convs", "fine_channels"):
+            checks.require(getattr(self, name) >= 0, f"model.mask_head.{name}", ">= 0", getattr(self, name))
         checks.require(
             len(self.losses) > 0 and all(self.losses.count(loss) == 1 and loss in MASK_LOSSES for loss in self.losses),
             "model.mask_head.losses",

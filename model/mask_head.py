@@ -8,19 +8,21 @@ from model.towers import FullyConvolutionalHead
 class MaskHead(FullyConvolutionalHead):
     """Mask logits [B, R, 2z, 2y, 2x, K] float32 of rois [B, R, z, y, x, C]; [..., 1] for one mask for all classes."""
 
-    def __init__(self, *, num_classes, channels, num_convs, class_agnostic, style, **kwargs):
+    def __init__(self, *, num_classes, channels, num_convs, fine_channels, class_agnostic, style, **kwargs):
         """Makes the layers.
 
         Args:
           num_classes: K, without background.
           channels: of the convolutions.
           num_convs: how many of them before the transposed one.
+          fine_channels: of the convolution after it that sees the volume, too; 0 for none.
           class_agnostic: whether one mask serves all classes.
           style: norm, norm_groups, activation, initializer.
           **kwargs: to the layer.
         """
         outputs = 1 if class_agnostic else num_classes
-        super().__init__(outputs, channels=channels, num_convs=num_convs, style=style, **kwargs)
+        tower = {"channels": channels, "num_convs": num_convs, "fine_channels": fine_channels}
+        super().__init__(outputs, style=style, **tower, **kwargs)
 
 
 def select_class(logits, class_ids):

@@ -14,7 +14,7 @@ from model.mask_head import MaskHead, select_class
 from model.rpn import RPNHead, object_scores, propose
 from ops import anchors as anchor_ops
 from ops import keypoints
-from ops.roi_align3d import multilevel_roi_align3d
+from ops.roi_align3d import multilevel_roi_align3d, roi_align3d
 
 
 class MaskRCNN(tf.keras.Model):
@@ -89,6 +89,7 @@ class MaskRCNN(tf.keras.Model):
             num_classes=num_classes,
             channels=mask.channels,
             num_convs=mask.num_convs,
+            fine_channels=mask.fine_channels,
             class_agnostic=mask.class_agnostic,
             style=style,
             name="mask_head",
@@ -177,12 +178,12 @@ class MaskRCNN(tf.keras.Model):
             delta_weights=self.delta_weights[-1],
             detections=config.detections,
         )
-        return self._describe(pyramid, found, training)
+        return self._describe(volume, pyramid, found, training)
 
-    def _describe(self, pyramid, found, training):
+    def _describe(self, volume, pyramid, found, training):
         """Adds masks, attributes and landmarks to detections, and counts them."""
         config, boxes = self.config, found["boxes"]
-        logits = self.mask_head(self._pool(pyramid, boxes, config.mask_head.roi_size), training=training)
+        logits = self._masks(volume, pyramid, boxes, training)
         more = {"masks": tf.sigmoid(select_class(logits, found["class_ids"]))}
         if self.attribute_head:
             values = self.attribute_head(self._pool(pyramid, boxes, config.box_head.roi_size), training=training)
@@ -288,7 +289,7 @@ class MaskRCNN(tf.keras.Model):
 
     def _positive_losses(self, pyramid, rois, batch):
         config = self.config
-        logits = self.mask_head(self._pool(pyramid, rois.boxes, config.mask_head.roi_size), training=True)
+        logits = self._masks(batch["volume"], pyramid, rois.boxes, training=True)
         masks = targets.roi_masks(batch["instance_ids"], rois, self.mask_size)
         found = losses.mask_losses(logits, masks, rois.class_ids, mask_head=config.mask_head)
         if self.attribute_head:
@@ -298,6 +299,13 @@ class MaskRCNN(tf.keras.Model):
             logits = self.keypoint_head(self._pool(pyramid, rois.boxes, config.keypoint_head.roi_size), training=True)
             found |= losses.keypoint_loss(logits, *self._true_keypoints(batch), rois)
         return found
+
+    def _masks(self, volume, pyramid, boxes, training):
+        """Mask logits [B, R, M, M, M, K] in boxes [B, R, 6]."""
+        mask, voxels = self.config.mask_head, None
+        if mask.fine_channels:  # at the middle of every bin, where its target is read
+            voxels = roi_align3d(volume, boxes, stride=1, output_size=self.mask_size, sampling_ratio=1)
+        return self.mask_head(self._pool(pyramid, boxes, mask.roi_size), voxels, training=training)
 
     def _true_keypoints(self, batch):
         """Landmarks [B, G, N, 3] of the truths and whether each is known, [B, G, N]."""

@@ -45,21 +45,41 @@ class DenseTower(tf.keras.layers.Layer):
 
 
 class FullyConvolutionalHead(tf.keras.layers.Layer):
-    """Convolutions, a transposed convolution that doubles the resolution, and a 1x1x1 convolution (He et al. 2017)."""
+    """Convolutions, a transposed convolution that doubles the resolution, and a 1x1x1 convolution (He et al. 2017).
 
-    def __init__(self, outputs, *, channels, num_convs, style, **kwargs):
+    With `fine_channels` so many channels of a convolution over these and the volume itself come before the last. It is
+    not normalised, so that it can tell how bright a voxel is.
+    """
+
+    def __init__(self, outputs, *, channels, num_convs, style, fine_channels=0, **kwargs):
         super().__init__(**kwargs)
         self.tower = ConvTower(channels=channels, num_convs=num_convs, style=style, name="tower")
         self.upsample = tf.keras.layers.Conv3DTranspose(
             channels, 2, 2, kernel_initializer=_upsampling(style.initializer), name="upsample"
         )
         self.activation = activation(style, name="activation")
+        self.fine = self.fine_activation = None
+        if fine_channels:
+            self.fine = convolution(fine_channels, style.kernel, style=style, name="fine")
+            self.fine_activation = activation(style, name="fine_activation")
         self.logits = convolution(outputs, 1, style=style, kernel_initializer=small(0.01), name="logits")
 
-    def call(self, pooled, training=False):
-        """[B, R, z, y, x, C] -> logits [B, R, 2z, 2y, 2x, outputs] float32."""
-        x = self.upsample(self.tower(pooled, training=training))
-        x = tf.cast(self.logits(self.activation(x)), tf.float32)
+    def call(self, pooled, voxels=None, training=False):
+        """Logits of rois.
+
+        Args:
+          pooled: [B, R, z, y, x, C].
+          voxels: [B, R, 2z, 2y, 2x, c], what the volume has in each roi; not None with `fine_channels`.
+          training: as of a layer.
+
+        Returns:
+          [B, R, 2z, 2y, 2x, outputs] float32.
+        """
+        x = self.activation(self.upsample(self.tower(pooled, training=training)))
+        if self.fine:
+            x = tf.concat([x, tf.reshape(tf.cast(voxels, x.dtype), [-1, *voxels.shape[2:]])], axis=-1)
+            x = self.fine_activation(self.fine(x))
+        x = tf.cast(self.logits(x), tf.float32)
         return tf.reshape(x, [-1, pooled.shape[1], *x.shape[1:]])
 
 

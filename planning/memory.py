@@ -61,7 +61,7 @@ def count_network(config, patch, num_classes, channels=1):
     add_backbone = _plain if config.backbone.kind == "plain" else _resnet
     widths = add_backbone(count, config.backbone, patch, channels)
     _pyramid(count, config, patch, widths)
-    _heads(count, config, num_classes)
+    _heads(count, config, num_classes, channels)
     return count
 
 
@@ -130,7 +130,7 @@ def _pyramid(count, config, patch, widths):
         count.conv(size, config.rpn.channels, 7 * shapes, copies=3)  # with boxes and targets of every anchor
 
 
-def _heads(count, config, num_classes):
+def _heads(count, config, num_classes, channels):
     """Adds the heads over the rois that train."""
     width, rois = config.fpn.channels, config.rois
     box, mask, landmarks = config.box_head, config.mask_head, config.keypoint_head
@@ -152,5 +152,7 @@ def _heads(count, config, num_classes):
         features = width
         for _ in range(head.num_convs):
             features = count.conv(size, features, head.channels, (3, 3, 3), copies=2)
-        count.conv(8 * size, features, head.channels, copies=2)  # twice the resolution
-        count.conv(8 * size, head.channels, maps, copies=4)  # logits, probabilities, targets, losses
+        features = count.conv(8 * size, features, head.channels, copies=2)  # twice the resolution
+        if head is mask and mask.fine_channels:
+            features = count.conv(8 * size, features + channels, mask.fine_channels, (3, 3, 3), copies=2)
+        count.conv(8 * size, features, maps, copies=4)  # logits, probabilities, targets, losses

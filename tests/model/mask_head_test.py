@@ -3,9 +3,17 @@ import pytest
 import tensorflow as tf
 
 from model.mask_head import MaskHead, select_class
+from tests import tiny
 from tests.model import head_cases
 
-SETTINGS = {"num_classes": 3, "channels": 4, "num_convs": 2, "class_agnostic": False, "style": head_cases.GROUP}
+SETTINGS = {
+    "num_classes": 3,
+    "channels": 4,
+    "num_convs": 2,
+    "fine_channels": 0,
+    "class_agnostic": False,
+    "style": head_cases.GROUP,
+}
 
 
 def make(**changes):
@@ -42,6 +50,46 @@ class MaskHeadTest:
         head, pooled = make(), head_cases.pooled()
         function = tf.function(head, input_signature=[tf.TensorSpec([None, *head_cases.POOLED[1:]])])
         np.testing.assert_allclose(function(pooled), head(pooled), atol=1e-6)
+
+
+class FineTest:
+    VOXELS = (2, 5, 4, 6, 8, 2)  # of two channels
+
+    def voxels(self):
+        return np.random.default_rng(1).normal(size=self.VOXELS).astype(np.float32)
+
+    def test_one_convolution_more_sees_the_volume(self):
+        head = make(fine_channels=6)
+        assert head(head_cases.pooled(), self.voxels()).shape == (2, 5, 4, 6, 8, 3)
+        without = make()
+        without(head_cases.pooled())
+        more = 27 * (4 + 2) * 6 + 6 + 3 * (6 - 4)  # the convolution, and what the last one reads
+        assert head.count_params() == without.count_params() + more
+
+    def test_a_voxel_is_seen_where_it_is(self):
+        head, voxels = make(fine_channels=6), self.voxels()
+        before = head(head_cases.pooled(), voxels).numpy()
+        voxels[1, 2, 1, 4, 6] += 10.0
+        changed = np.argwhere((head(head_cases.pooled(), voxels).numpy() != before).any(axis=-1))
+        np.testing.assert_array_equal(changed.min(axis=0), [1, 2, 0, 3, 5])
+        np.testing.assert_array_equal(changed.max(axis=0), [1, 2, 2, 5, 7])
+
+    def test_a_gradient_reaches_every_weight(self):
+        head, voxels = make(fine_channels=6), self.voxels()
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(head(head_cases.pooled(), voxels, training=True) ** 2)
+        assert all(np.any(gradient) for gradient in tape.gradient(loss, head.trainable_variables))
+
+    def test_the_network_reads_the_middle_of_every_bin(self, monkeypatch):
+        config = tiny.config()
+        config.model.mask_head.fine_channels = 3
+        config.model.mask_head.roi_size = (2, 3, 4)
+        model = tiny.model(config)
+        seen = []
+        monkeypatch.setattr(model, "mask_head", lambda pooled, voxels, training: seen.append(voxels))
+        volume = np.random.default_rng(2).normal(size=(1, *model.patch_size, 1)).astype(np.float32)
+        model._masks(volume, model._pyramid(volume, False), np.float32([[[1, 2, 3, 5, 8, 11]]]), training=False)
+        np.testing.assert_allclose(seen[0][0, 0], volume[0, 1:5, 2:8, 3:11], rtol=1e-5, atol=1e-6)
 
 
 class SelectClassTest:

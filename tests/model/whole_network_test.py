@@ -72,6 +72,7 @@ CHANGES = {
     },
     "heads": {
         "one mask": {"model.mask_head.class_agnostic": True},
+        "fine masks": {"model.mask_head.fine_channels": 3},
         "focal masks": {"model.mask_head.losses": ("focal", "dice")},
         "attributes": {"data.attributes": ("volume", "unknown")},
         "keypoints": {"model.keypoint_head.enabled": True},
@@ -115,6 +116,7 @@ BRANCHES = {
     "model.box_head.box_loss": "giou",
     "model.box_head.class_agnostic": True,
     "model.mask_head.class_agnostic": True,
+    "model.mask_head.fine_channels": 3,
     "model.detections.suppression": "soft_gaussian",
 }
 

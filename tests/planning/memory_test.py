@@ -1,11 +1,20 @@
+import functools
 import math
 
 import pytest
 
 from benchmarks import network as networks
-from configs import hippocampus, nuclei, shapes_small
+from configs import shapes_small
 from planning import memory
 from tests import tiny
+
+
+def of_64_rois(*aspects):
+    """A small network of anchors of these aspects whose heads see 64 rois of a volume."""
+    config = shapes_small.get_config()
+    config.model.rois.num_samples, config.model.anchors.aspects = 64, aspects
+    return config
+
 
 # Peaks in MB of a train step of one volume, beyond weights and optimizer, as benchmarks/network.py measures them.
 MEASURED = [
@@ -17,8 +26,8 @@ MEASURED = [
     (networks.anisotropic, (16, 96, 96), 403),
     (networks.resnet, (96, 96, 96), 1460),
     (networks.resnet, (64, 64, 64), 1045),
-    (nuclei.get_config, (32, 96, 96), 232),
-    (hippocampus.get_config, (80, 112, 80), 304),
+    (functools.partial(of_64_rois, (1.0, 1.0, 1.0), (1.0, 2.0, 2.0)), (32, 96, 96), 232),
+    (functools.partial(of_64_rois, (1.0, 1.0, 1.0)), (80, 112, 80), 304),
 ]
 
 
@@ -40,8 +49,10 @@ class StepBytesTest:
 
 
 class CountNetworkTest:
-    def test_parameters_are_those_of_the_network(self):
+    @pytest.mark.parametrize("fine_channels", [0, 24])
+    def test_parameters_are_those_of_the_network(self, fine_channels):
         config = tiny.config()
+        config.model.mask_head.fine_channels = fine_channels
         counted = memory.count_network(config.model, config.input.patch_size, 2).parameters
         kernels = sum(math.prod(v.shape) for v in tiny.model(config).trainable_variables if len(v.shape) > 1)
         assert counted == pytest.approx(kernels, rel=0.15)  # the last layers of the box head are left out
