@@ -38,7 +38,8 @@ def get_config():
     )
     config.model.rois.canonical_size = (28.0, 28.0, 28.0)
     config.model.box_head.cascade_ious = (0.3, 0.5, 0.7)
-    config.model.mask_head.roi_size = (12, 8, 8)
+    config.model.mask_head.roi_size = (16, 12, 12)
+    config.model.mask_head.fine_channels = 16  # a cell belongs to a shower or not by what it measured itself
     config.model.attribute_head.loss = "linex"
     config.train.steps, config.train.learning_rate = 4000, 1e-3
     config.train.precision = "mixed_bfloat16"

@@ -14,6 +14,7 @@ from data.synthetic import calorimeter
 from evaluation import metrics
 
 EDGES = (10.0, 30.0, 60.0, 120.0, 300.0)  # GeV
+ABSORBED = ("photon", "pion")  # classes that leave their energy in the calorimeter; a muon goes through it
 LEAST = 10  # objects of which a resolution is told
 ESTIMATES = {"energy": "network", "cells": "sum of true cells", "layers": "true cells, weighted by layer"}
 
@@ -46,17 +47,18 @@ def measure(trained, evaluation, unseen):
       {name: float}. Of energy, cells and layers each: energy_bias and energy_resolution, mean and standard deviation of
       found / true - 1, and energy_resolution68, half the width of its central 68 %. num_objects; resolution_ratio and
       resolution_ratio_layers, the network's resolution over that of cells and of layers, unless that is 0. All of these
-      also for bins of true energy, as energy_bias_010_030 (10 to 30 GeV), and for classes, as energy_bias_photon. What
-      has fewer than `LEAST` objects has only their number.
+      also for bins of true energy, as energy_bias_010_030 (10 to 30 GeV), for classes, as energy_bias_photon, and for
+      those that are `ABSORBED`, as energy_bias_absorbed. What has fewer than `LEAST` objects has only their number.
 
     Raises:
       InputError: the split train lacks a class.
     """
     objects = _objects(trained, evaluation, unseen)
-    classes = enumerate(trained.config.data.classes, start=1)
+    classes = list(enumerate(trained.config.data.classes, start=1))
     groups = {"": np.ones(len(objects.energies), bool)}
     groups |= {f"_{low:03.0f}_{high:03.0f}": _between(objects, low, high) for low, high in itertools.pairwise(EDGES)}
     groups |= {f"_{name}": objects.class_ids == k for k, name in classes}
+    groups["_absorbed"] = np.isin(objects.class_ids, [k for k, name in classes if name in ABSORBED])
     return {name + group: value for group, chosen in groups.items() for name, value in _scores(objects, chosen).items()}
 
 

@@ -181,12 +181,12 @@ TASKS = {
         (
             Target("mean_mask_iou", 0.75),
             Target("class_accuracy", 0.9),
-            Target("energy_bias", 0.02, is_upper=True),
-            Target("resolution_ratio", 1.3, is_upper=True),
+            Target("energy_bias_absorbed", 0.02, is_upper=True),
+            Target("resolution_ratio_absorbed", 1.3, is_upper=True),
         ),
         unseen=(*_OF_SEED_1, "data.synthetic.num_test=200"),
         measures=showers.measure,
-        columns=("energy_resolution", "cells_resolution", "resolution_ratio_photon", "resolution_ratio_pion"),
+        columns=("energy_bias", "resolution_ratio", "resolution_ratio_photon", "resolution_ratio_pion"),
         draw=showers.draw,
     ),
     "ms_lesions": Task(

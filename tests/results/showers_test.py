@@ -1,4 +1,5 @@
 import pathlib
+import sys
 
 import matplotlib.image
 import numpy as np
@@ -108,6 +109,14 @@ class MeasureTest:
         # The pions' own factor fits them.
         assert scores["cells_bias"] == pytest.approx(6 * 0.1 / 16, abs=1e-6)
 
+    def test_muons_are_not_absorbed(self, monkeypatch):
+        muons = truth([50.0] * 12, [3] * 12, (1.0, 0.0))
+        monkeypatch.setattr(sys.modules[__name__], "VAL", [*VAL, muons])
+        scores = self.measure([*MATCHES, found(muons, [3.0] * 12)])
+        assert (scores["num_objects"], scores["num_objects_absorbed"]) == (28, 16)
+        assert scores["energy_bias_absorbed"] == pytest.approx((6 * 0.3 - 6 * 0.1 + 4 * 1.0) / 16, abs=1e-6)
+        assert scores["energy_bias_muon"] == pytest.approx(2.0, abs=1e-6)
+
     def test_groups_of_few_have_only_their_number(self):
         scores = self.measure(MATCHES)
         assert (scores["num_objects_pion"], scores["num_objects_060_120"], scores["num_objects_muon"]) == (4, 4, 0)
@@ -124,7 +133,13 @@ class MeasureTest:
 
     def counts(self, number):
         groups = dict.fromkeys(("_030_060", "_060_120", "_120_300", "_pion", "_muon"), 0.0)
-        return {**groups, "": float(number), "_010_030": float(number), "_photon": float(number)}
+        return {
+            **groups,
+            "": float(number),
+            "_010_030": float(number),
+            "_photon": float(number),
+            "_absorbed": float(number),
+        }
 
     def test_the_factor_has_the_least_relative_error(self, monkeypatch):
         # Muons of 0.5 and 1 MIP per GeV: f = (0.5 + 1) / (0.25 + 1) = 1.2, so 1 MIP per GeV is 20 % too high.
