@@ -28,24 +28,12 @@ def main():
     runs = tasks.select(task, PART.value, ONLY.value)
     unseen = running.prepare(name, task, folder)
     for run in runs:
-        first = _first(run, folder)
-        workdir, seconds = running.train(name, run, folder, first)
+        workdir, seconds = running.train(name, run, folder)
         picture = tables.FOLDER / f"{name}.png" if run == task.parts[tasks.RESULT][0] else None
         metrics = measuring.measure(task, workdir, unseen, picture)
         entry = {"part": PART.value, "name": run.name, "seed": run.seed}
         tables.keep(name, {**entry, "metrics": {**metrics, "minutes": seconds / 60}})
         tables.write(name)
-
-
-def _first(run, folder):
-    """The folder of the run that one begins with, which is trained unless it is there; None: with none."""
-    from results import running, tasks
-
-    if not run.begins_with:
-        return None
-    task = tasks.get(run.begins_with)
-    running.prepare(run.begins_with, task, folder)
-    return running.train(run.begins_with, task.parts[tasks.RESULT][0], folder)[0]
 
 
 if __name__ == "__main__":

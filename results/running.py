@@ -9,6 +9,7 @@ import time
 
 from data import records
 from data.errors import InputError
+from results import tasks
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SECONDS = "seconds.json"  # in a run's folder: what its training took so far, over all its starts
@@ -37,16 +38,16 @@ def prepare(task_name, task, folder):
     return unseen
 
 
-def train(task_name, run, folder, first=None):
+def train(task_name, run, folder):
     """Trains, or goes on with, a run; one that has ended is left as it is.
 
-    Records of its own, where its overrides name some, are made before, by those of its overrides that concern them.
+    Records of its own, where its overrides name some, are made before, by those of its overrides that concern them; and
+    so is the run that it begins with, if any.
 
     Args:
       task_name: of `tasks.TASKS`, and of the config.
       run: tasks.Run.
       folder: of all runs.
-      first: folder of a run whose weights it begins with.
 
     Returns:
       The run's folder, and the seconds that its training took over all its starts: int.
@@ -57,7 +58,8 @@ def train(task_name, run, folder, first=None):
     workdir = pathlib.Path(folder) / task_name / run.folder
     config = f"configs/{task_name}.py" + (f":{run.form}" if run.form else "")
     settings = [f"--config.{override}" for override in (*run.overrides, f"train.seed={run.seed}")]
-    settings += [f"--config.train.init_weights={first}"] * bool(first)
+    if run.begins_with:
+        settings.append(f"--config.train.init_weights={_train_first(run.begins_with, folder)}")
     data = [override for override in run.overrides if override.startswith("data.")]
     for override in data:
         name, _, value = override.partition("=")
@@ -75,6 +77,12 @@ def train(task_name, run, folder, first=None):
     if "already trained for" not in said:
         seconds = _keep(kept, seconds + time.monotonic() - began)
     return workdir, seconds
+
+
+def _train_first(task_name, folder):
+    task = tasks.get(task_name)
+    prepare(task_name, task, folder)
+    return train(task_name, task.parts[tasks.RESULT][0], folder)[0]
 
 
 def _convert(task_name, output, overrides=()):

@@ -57,11 +57,18 @@ class TrainTest:
         assert commands.made[0] == converted + [f"--config.{setting}" for setting in settings[:2]]
         assert [command[0] for command in commands.made] == ["convert_main.py", "train_main.py"]
 
-    def test_begins_with_the_weights_of_another(self, tmp_path, monkeypatch, clock):
+    def test_what_it_begins_with_is_trained_before(self, tmp_path, monkeypatch, clock):
         commands = Commands()
         monkeypatch.setattr(running, "_command", commands)
-        running.train("nuclei", tasks.Run("a"), tmp_path, tmp_path / "first")
-        assert commands.made[0][-1] == f"--config.train.init_weights={tmp_path}/first"
+        monkeypatch.chdir(tmp_path)
+        running.train("nuclei", tasks.Run("a", begins_with="nuclei_synthetic"), tmp_path)
+        assert [command[:2] for command in commands.made] == [
+            ["convert_main.py", "--config=configs/nuclei_synthetic.py"],
+            ["train_main.py", "--config=configs/nuclei_synthetic.py"],
+            ["train_main.py", "--config=configs/nuclei.py"],
+        ]
+        first = commands.made[1][2].removeprefix("--workdir=")
+        assert commands.made[2][-1] == f"--config.train.init_weights={first}"
 
     def test_seconds_are_those_of_all_starts(self, tmp_path, monkeypatch, clock):
         monkeypatch.setattr(running, "_command", Commands(error=InputError("stopped")))
