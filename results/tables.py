@@ -67,7 +67,7 @@ def target_table(entries, targets):
     """
     lines = ["| metric | target | reached | |", "|---|---|---|---|"]
     for target in targets:
-        values = _values(entries, target)
+        values = _values(entries, target.metric)
         value = None if not values or None in values else float(np.mean(values))
         verdict = "✓" if target.is_met(value) else "**missed**" + _by(target, value)
         lines.append(f"| {target.metric} | {target} | {spread(values)} | {verdict} |")
@@ -100,18 +100,21 @@ def write(task_name):
 
 
 def overview():
-    """A row for every task that was measured: its targets, and what was reached."""
-    lines = ["| task | reached (target) |", "|---|---|"]
+    """A row for every task that was measured: a picture, its targets, and what was reached."""
+    lines = ["| task | found, and below it the truth | reached (target) |", "|---|---|---|"]
     for name, task in tasks.TASKS.items():
         results = [entry for entry in read(name) if entry["part"] == tasks.RESULT]
         if results:
-            reached = [f"{target.metric} {spread(_values(results, target))} ({target})" for target in task.targets]
-            lines.append(f"| [{name}](configs/{name}.py) | {', '.join(reached)} |")
+            shown = {target.metric: f" ({target})" for target in task.targets}
+            shown = shown or dict.fromkeys(task.columns or ("mask_ap50",), "")
+            reached = [f"{metric} {spread(_values(results, metric))}{bound}" for metric, bound in shown.items()]
+            picture = f'<img src="docs/results/{name}.png" width="320" alt="{task.title}">'
+            lines.append(f"| [{name}](configs/{name}.py) | {picture} | {'<br>'.join(reached)} |")
     return lines
 
 
-def _values(entries, target):
-    return [entry["metrics"].get(target.metric) for entry in entries]
+def _values(entries, metric):
+    return [entry["metrics"].get(metric) for entry in entries]
 
 
 def _write_between(path, mark, lines):

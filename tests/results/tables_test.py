@@ -92,7 +92,8 @@ class WriteTest:
         assert "\nAblation:\n\n| | seeds | " in text
         assert "| less | 1 | - | 0.500 | - | - | - | 9.000 |\n" in text
         assert "| minutes |\n" in text
-        row = "| [things](configs/things.py) | mask_ap50 0.950 (≥ 0.9), minutes 10.000 (≤ 15) |\n"
+        picture = '<img src="docs/results/things.png" width="320" alt="Things">'
+        row = f"| [things](configs/things.py) | {picture} | mask_ap50 0.950 (≥ 0.9)<br>minutes 10.000 (≤ 15) |\n"
         assert row in (pages / "README.md").read_text()
 
     def test_is_the_same_when_written_again(self, pages):
