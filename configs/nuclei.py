@@ -26,7 +26,8 @@ def get_config():
     config.input.min_visible_voxels = 50
     config.input.normalization = "percentile"
     config.input.rotate_planes = ((1, 2),)
-    _augment(config.input.augment)
+    augment(config.input.augment)
+    _blur_and_noise(config.input.augment)
     # Slices lie about 1.6 times as far apart as pixels; nuclei of a tissue that was never seen may have any size.
     config.model.fpn.levels = (1, 2, 3)
     config.model.anchors.sizes = (
@@ -44,10 +45,17 @@ def get_config():
     return config
 
 
-def _augment(change):
+def augment(change):
+    """What real and synthetic nuclei have in common: any size, a little blur and noise."""
     change.affine.probability = 0.8
     change.affine.scale = (0.5, 2.0)
     change.elastic.probability = 0.0
     change.gamma.probability = 0.5
     change.blur.probability = 0.2
     change.noise.probability = 0.2
+
+
+def _blur_and_noise(change):
+    # Microscopes differ in these most.
+    change.blur.probability, change.blur.interval = 0.3, (0.5, 1.5)
+    change.noise.probability, change.noise.interval = 0.5, (0.0, 0.25)

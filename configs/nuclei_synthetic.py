@@ -8,7 +8,7 @@ Time:     not trained yet; one stack is drawn in 0.08 s
 Result:   not trained yet
 """
 
-from configs import nuclei, schema, synthetic_schema
+from configs import augment_schema, nuclei, schema, synthetic_schema
 
 
 def get_config():
@@ -17,5 +17,7 @@ def get_config():
     config.name = "nuclei_synthetic"
     config.data = schema.Data(source="synthetic:nuclei", records="runs/nuclei_synthetic/records", classes=("nucleus",))
     config.data.synthetic = synthetic_schema.Synthetic(shape=(48, 96, 96), count=(50, 80), num_train=100, num_val=10)
+    config.input.augment = augment_schema.Augment()
+    nuclei.augment(config.input.augment)
     config.train.steps = 1200
     return config
