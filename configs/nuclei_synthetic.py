@@ -3,9 +3,10 @@
 What the network of configs/nuclei.py can learn before it sees a real one.
 
 Command:  python train_main.py --config=configs/nuclei_synthetic.py --strategy=mirrored
-Hardware: two CPU cores (Xeon with AVX-512 and AMX)
-Time:     not trained yet; one stack is drawn in 0.08 s
-Result:   not trained yet
+Hardware: one CPU core (Xeon with AVX-512 and AMX), beside two other trainings
+Time:     33 minutes (1,200 steps of two stacks)
+Result:   10 stacks that were not trained on (674 nuclei): mask AP50 0.969, AP75 0.953, box AP50 0.969, mean mask IoU
+          0.865; seed 0
 """
 
 from configs import augment_schema, nuclei, schema, synthetic_schema
