@@ -5,10 +5,10 @@ Data:     Medical Segmentation Decathlon task 04 (Antonelli et al. 2022) as imag
 Command:  python convert_main.py --config=configs/hippocampus.py --source=FOLDER
           python train_main.py --config=configs/hippocampus.py --strategy=mirrored
           python evaluate_main.py --workdir=runs/hippocampus/model --split=val
-Hardware: two CPU cores (Xeon with AVX-512), shared with other work
-Time:     17 minutes with the cores shared among several jobs, 9 with one (0.16 s per step of one mosaic on idle cores)
-Result:   4 mosaics of the held-out crops (52 truths): mask AP50 0.956, box AP50 0.975, box AP75 0.302, mean mask IoU of
-          matched objects 0.686, class accuracy 1.000; one seed
+Hardware: two CPU cores (Xeon with AVX-512 and AMX)
+Time:     81 minutes beside two other trainings (3,000 steps of one mosaic)
+Result:   4 mosaics of the held-out crops (52 truths): box AP50 1.000, AP75 0.396, mask AP50 0.980, of matched objects
+          mean mask IoU 0.717, Dice 0.833 and class accuracy 1.000; seed 0
 """
 
 from configs import augment_schema, schema

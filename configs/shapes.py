@@ -1,9 +1,11 @@
 """Synthetic shapes as first defined by gdavid57/3d-mask-r-cnn: 128^3 voxels, 3 to 20 objects, contrast 0.02 to 0.10.
 
 Command:  python train_main.py --config=configs/shapes.py --strategy=mirrored
-Hardware: two CPU cores (Xeon with AVX-512)
-Time:     not trained to the end yet
-Result:   not trained to the end yet, so there is none to state
+Hardware: CPU cores (Xeon with AVX-512 and AMX)
+Time:     77 minutes (3,600 steps of one volume) on one core, beside two other trainings
+Result:   50 volumes of another seed (541 objects): mask AP50 0.990 (contrast 0.02 to 0.04 0.975, to 0.07 0.985, to 0.10
+          0.999), 0.992 as the mean over images, AP75 0.938, box AP50 0.991, mean mask IoU 0.866, class accuracy 0.993;
+          seed 0
 """
 
 from configs import augment_schema, schema
