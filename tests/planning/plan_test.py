@@ -93,8 +93,9 @@ class MakeTest:
         assert (np.array(value(planned, "input.patch_size")) % (2, 2, 3) == 0).all()
 
     def test_anchors_fit_better_than_those_of_the_config(self):
-        one = found(classes=("nucleus",))
-        planned = plan.make(nuclei.get_config(), one, memory_bytes=4e9, sees=sees)
+        one, config = found(classes=("nucleus",)), nuclei.get_config()
+        config.model.anchors.aspects = ((1.0, 1.0, 1.0), (1.0, 2.0, 2.0))
+        planned = plan.make(config, one, memory_bytes=4e9, sees=sees)
         from planning import anchors
 
         before, after = (anchors.fit(planned.levels[name], planned.truths) for name in ("before", "refined"))
