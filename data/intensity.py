@@ -77,7 +77,7 @@ def _percentiles(volume, percents):
     """[C] for each percent: linear between neighbours, of a sample of large volumes as in `statistics.Statistics`."""
     voxels = tf.reshape(volume, [-1, tf.shape(volume)[3]])
     step = -(-tf.shape(voxels)[0] // statistics.MAX_SAMPLE)
-    ordered = tf.sort(tf.transpose(voxels[::step]))  # [C, n]
+    ordered = tf.ensure_shape(tf.sort(tf.transpose(voxels[::step])), [volume.shape[3], None])
     last = tf.shape(ordered)[1] - 1
     found = []
     for percent in percents:

@@ -56,6 +56,13 @@ class NormalizeTest:
         expected = intensity.normalize(tf.constant(self.volume()), settings(kind))
         np.testing.assert_allclose(compiled(self.volume()), expected, atol=1e-6)
 
+    @pytest.mark.parametrize("kind", ["zscore", "minmax", "percentile", "window", "dataset", "none"])
+    def test_channels_that_are_known_stay_known(self, kind):
+        numbers = {"intensity_mean": (0.0, 1.0), "intensity_std": (1.0, 2.0)} if kind == "dataset" else {}
+        signature = [tf.TensorSpec([None, None, None, 2], tf.float32)]
+        normal = tf.function(lambda v: intensity.normalize(v, settings(kind, **numbers)), input_signature=signature)
+        assert normal.get_concrete_function().output_shapes.as_list() == [None, None, None, 2]
+
     def test_unknown_kind(self):
         with pytest.raises(
             ValueError, match="must be one of zscore, minmax, percentile, window, dataset, none, got 'robust'"
