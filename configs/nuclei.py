@@ -16,7 +16,7 @@ from configs import schema
 
 
 def get_config():
-    """Patches of (48, 96, 96) voxels, nuclei of all sizes, anchors from 13 to 58 voxels across."""
+    """Patches of (48, 96, 96) voxels, anchors from 13 to 58 voxels across."""
     config = schema.Config(name="nuclei")
     config.data.source = "../shared/data/nuclei"
     config.data.records = "runs/nuclei/records"
@@ -27,8 +27,7 @@ def get_config():
     config.input.min_visible_voxels = 50
     config.input.normalization = "percentile"
     config.input.rotate_planes = ((1, 2),)
-    augment(config.input.augment)
-    _of_real_ones(config.input.augment)
+    _augment(config.input.augment)
     # Slices lie about 1.6 times as far apart as pixels; nuclei of a tissue that was never seen may have any size.
     config.model.fpn.levels = (1, 2, 3)
     config.model.anchors.sizes = (
@@ -46,18 +45,10 @@ def get_config():
     return config
 
 
-def augment(change):
-    """What real and synthetic nuclei have in common: any size, a little blur and noise."""
-    change.affine.probability = 0.8
-    change.affine.scale = (0.5, 2.0)
+def _augment(change):
+    # Microscopes differ most in blur and noise.
+    change.affine.probability, change.affine.scale = 0.5, (0.7, 1.4)
     change.elastic.probability = 0.0
     change.gamma.probability = 0.5
-    change.blur.probability = 0.2
-    change.noise.probability = 0.2
-
-
-def _of_real_ones(change):
-    """More blur and noise, in which microscopes differ most; sizes nearer to those that are there."""
     change.blur.probability, change.blur.interval = 0.3, (0.5, 1.5)
     change.noise.probability, change.noise.interval = 0.3, (0.0, 0.15)
-    change.affine.probability, change.affine.scale = 0.5, (0.7, 1.4)

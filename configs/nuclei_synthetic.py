@@ -9,7 +9,7 @@ Result:   10 stacks that were not trained on (674 nuclei): mask AP50 0.969, AP75
           0.865; seed 0
 """
 
-from configs import augment_schema, nuclei, schema, synthetic_schema
+from configs import nuclei, schema, synthetic_schema
 
 
 def get_config():
@@ -18,7 +18,9 @@ def get_config():
     config.name = "nuclei_synthetic"
     config.data = schema.Data(source="synthetic:nuclei", records="runs/nuclei_synthetic/records", classes=("nucleus",))
     config.data.synthetic = synthetic_schema.Synthetic(shape=(48, 96, 96), count=(50, 80), num_train=100, num_val=10)
-    config.input.augment = augment_schema.Augment()
-    nuclei.augment(config.input.augment)
+    change = config.input.augment  # blur and noise are drawn already, one size of nuclei alone is
+    change.affine.probability, change.affine.scale = 0.8, (0.5, 2.0)
+    change.blur.probability, change.blur.interval = 0.2, (0.5, 1.0)
+    change.noise.probability, change.noise.interval = 0.2, (0.0, 0.1)
     config.train.steps = 1200
     return config

@@ -149,9 +149,8 @@ def smooth_l1(predictions, targets, mask, *, beta):
       ValueError: shapes that differ, beta not above 0.
     """
     checks.positive("beta", beta)
-    expected = "predictions [B, ..., N], targets [B, ..., N], mask [B, ...]"
-    predictions, targets, mask = masked.inputs(expected, predictions, targets, mask)
-    distance = tf.abs(predictions - targets)
+    difference, mask = _differences(predictions, targets, mask)
+    distance = tf.abs(difference)
     # A sum of what lies below beta and above it: where() would square the distances that it drops, and they overflow.
     near, far = tf.minimum(distance, beta), tf.nn.relu(distance - beta)
     return masked.mean(tf.reduce_sum(0.5 * near * (near / beta) + far, axis=-1), mask)
@@ -177,9 +176,7 @@ def linex(predictions, targets, mask, *, reach):
       ValueError: shapes that differ, reach not above 0.
     """
     checks.positive("reach", reach)
-    expected = "predictions [B, ..., N], targets [B, ..., N], mask [B, ...]"
-    predictions, targets, mask = masked.inputs(expected, predictions, targets, mask)
-    distance = predictions - targets
+    distance, mask = _differences(predictions, targets, mask)
     near, far = tf.minimum(distance, reach), tf.nn.relu(distance - reach)
     return masked.mean(tf.reduce_sum(tf.math.expm1(near) - near + math.expm1(reach) * far, axis=-1), mask)
 
@@ -270,3 +267,10 @@ def _class_weights(class_weights, num_classes):
     for weight in [] if tf.is_tensor(class_weights) else class_weights:
         checks.within("class_weights", weight, 0, tf.float32.max)
     return weights
+
+
+def _differences(predictions, targets, mask):
+    """[B, ..., N] float32 predictions - targets, 0 for items that do not count, and the mask [B, ...], all checked."""
+    expected = "predictions [B, ..., N], targets [B, ..., N], mask [B, ...]"
+    predictions, targets, mask = masked.inputs(expected, predictions, targets, mask)
+    return predictions - targets, mask
