@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from benchmarks import graph_work, measure, step_profile
 from benchmarks.report import Network, Speed, network_tables, speed_table
-from configs import backbones, model_schema, schema, shapes_small
+from configs import backbones, heads_schema, model_schema, schema, shapes_small
 from training import loop, optimizers, restore
 
 NUM_TRUTHS = 8
@@ -34,9 +34,9 @@ def resnet():
         backbone=backbones.resnet(50),
         fpn=model_schema.FPN(channels=256, levels=(2, 3, 4, 5), extra="pool"),
         anchors=model_schema.Anchors(sizes=_sizes((8, 16, 32, 64, 96))),
-        rpn=model_schema.RPN(channels=256),
-        box_head=model_schema.BoxHead(channels=128, hidden=256),
-        mask_head=model_schema.MaskHead(channels=128),
+        rpn=heads_schema.RPN(channels=256),
+        box_head=heads_schema.BoxHead(channels=128, hidden=256),
+        mask_head=heads_schema.MaskHead(channels=128),
     )
     return _one_volume(config)
 
@@ -60,10 +60,10 @@ def anisotropic():
         anchors=model_schema.Anchors(
             sizes=tuple(tuple((s / 4, s, s) for s in sizes) for sizes in _sizes((10, 20, 40, 80)))
         ),
-        rpn=model_schema.RPN(channels=64),
-        rois=model_schema.Rois(canonical_size=(5.0, 20.0, 20.0)),
-        box_head=model_schema.BoxHead(channels=64),
-        mask_head=model_schema.MaskHead(channels=64),
+        rpn=heads_schema.RPN(channels=64),
+        rois=heads_schema.Rois(canonical_size=(5.0, 20.0, 20.0)),
+        box_head=heads_schema.BoxHead(channels=64),
+        mask_head=heads_schema.MaskHead(channels=64),
     )
     return _one_volume(config)
 

@@ -5,7 +5,7 @@ Nothing is a cube: patch, strides, anchors, roi and mask sizes differ along the 
 
 import numpy as np
 
-from configs import model_schema, schema
+from configs import heads_schema, model_schema, schema
 from training import restore
 
 CLASSES = ("plate", "rod")
@@ -31,7 +31,7 @@ def config(**train):
         ),
         fpn=model_schema.FPN(channels=8, levels=(2, 3)),
         anchors=model_schema.Anchors(sizes=(((3.0, 4.0, 5.0),), ((5.0, 8.0, 10.0),))),
-        rpn=model_schema.RPN(
+        rpn=heads_schema.RPN(
             channels=8,
             num_samples=64,
             pre_nms_top_k=64,
@@ -39,11 +39,11 @@ def config(**train):
             train_pre_nms_top_k=64,
             train_post_nms_top_k=16,
         ),
-        rois=model_schema.Rois(num_samples=12, positive_fraction=0.33, canonical_size=(5.0, 8.0, 10.0)),
-        box_head=model_schema.BoxHead(roi_size=(2, 3, 4), channels=8, num_convs=1, hidden=32),
-        mask_head=model_schema.MaskHead(roi_size=(2, 3, 4), channels=8, num_convs=1),
-        keypoint_head=model_schema.KeypointHead(roi_size=(2, 3, 4), channels=8, num_convs=1),
-        detections=model_schema.Detections(max_detections=6),
+        rois=heads_schema.Rois(num_samples=12, positive_fraction=0.33, canonical_size=(5.0, 8.0, 10.0)),
+        box_head=heads_schema.BoxHead(roi_size=(2, 3, 4), channels=8, num_convs=1, hidden=32),
+        mask_head=heads_schema.MaskHead(roi_size=(2, 3, 4), channels=8, num_convs=1),
+        keypoint_head=heads_schema.KeypointHead(roi_size=(2, 3, 4), channels=8, num_convs=1),
+        detections=heads_schema.Detections(max_detections=6),
     )
     tiny.train = schema.Train(
         **{"steps": 40, "warmup_steps": 2, "steps_per_loop": 5, "learning_rate": 5e-3, "checkpoint_steps": 20, **train}

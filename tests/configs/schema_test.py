@@ -472,6 +472,11 @@ class WithoutEffectTest:
             ),
             ({"model.backbone.block": "bottleneck", "model.backbone.stride_in_pointwise": True}, []),
             (
+                {"model.attribute_head.loss": "linex", "model.attribute_head.beta": 0.2},
+                ["model.attribute_head.beta 0.2 has no effect with loss linex"],
+            ),
+            ({"model.attribute_head.beta": 0.2}, []),
+            (
                 {"data.keypoints": ("tip", "root")},
                 ["data.keypoints ('tip', 'root') have no effect without model.keypoint_head.enabled"],
             ),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs import model_schema
+from configs import heads_schema
 from model import detections
 from tests import reference
 
@@ -25,7 +25,7 @@ def detect(probabilities, deltas=None, rois=ROIS, valid=ROIS_VALID, shape=VOLUME
         valid,
         shape=shape,
         delta_weights=WEIGHTS,
-        detections=model_schema.Detections(**{**SETTINGS, **changes}),
+        detections=heads_schema.Detections(**{**SETTINGS, **changes}),
     )
     return {name: value.numpy() for name, value in found.items()}
 
@@ -192,7 +192,7 @@ class DetectTest:
             tf.TensorSpec([None, 3, 6]),
             tf.TensorSpec([None, 3], tf.bool),
         ]
-        settings = model_schema.Detections(**SETTINGS, suppression=suppression)
+        settings = heads_schema.Detections(**SETTINGS, suppression=suppression)
         function = tf.function(
             lambda *args: detections.detect(*args, shape=VOLUME, delta_weights=WEIGHTS, detections=settings),
             input_signature=signature,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs import model_schema
+from configs import heads_schema
 from model import losses, targets
 from ops import boxes as box_ops
 from ops import keypoints, overlaps
@@ -43,11 +43,11 @@ def roi_targets(class_ids, valid=None, deltas=None, boxes=None, slots=None, matc
 
 def rpn_losses(logits, deltas, drawn, anchors=None, **settings):
     anchors = np.zeros((np.shape(deltas)[1], 6), np.float32) if anchors is None else anchors
-    return losses.rpn_losses(tf.constant(logits), tf.constant(deltas), anchors, drawn, rpn=model_schema.RPN(**settings))
+    return losses.rpn_losses(tf.constant(logits), tf.constant(deltas), anchors, drawn, rpn=heads_schema.RPN(**settings))
 
 
 def mask_losses(logits, masks, class_ids, **settings):
-    return losses.mask_losses(logits, masks, class_ids, mask_head=model_schema.MaskHead(**settings))
+    return losses.mask_losses(logits, masks, class_ids, mask_head=heads_schema.MaskHead(**settings))
 
 
 def box_losses(logits, deltas, rois, **settings):
@@ -56,7 +56,7 @@ def box_losses(logits, deltas, rois, **settings):
         tf.constant(deltas),
         rois,
         delta_weights=WEIGHTS,
-        box_head=model_schema.BoxHead(**settings),
+        box_head=heads_schema.BoxHead(**settings),
     )
 
 
@@ -164,7 +164,7 @@ class RpnLossesTest:
     def test_nothing_drawn_gives_zero_and_zero_gradient(self, class_loss, box_loss, logits_shape):
         nothing = np.zeros((2, 3), bool)
         drawn = anchor_targets(nothing, nothing, np.ones((2, 3, 6)) / 0.1)
-        settings = model_schema.RPN(class_loss=class_loss, box_loss=box_loss)
+        settings = heads_schema.RPN(class_loss=class_loss, box_loss=box_loss)
         anchors = reference.random_boxes(np.random.default_rng(0), 3, SHAPE)
         assert_zero_with_zero_gradient(
             lambda logits, deltas: losses.rpn_losses(logits, deltas, anchors, drawn, rpn=settings),
@@ -181,7 +181,7 @@ class RpnLossesTest:
         for _ in range(25):
             with tf.GradientTape() as tape:
                 loss = losses.rpn_losses(
-                    tf.zeros([1, 1]), deltas, anchors, drawn, rpn=model_schema.RPN(box_loss=box_loss)
+                    tf.zeros([1, 1]), deltas, anchors, drawn, rpn=heads_schema.RPN(box_loss=box_loss)
                 )["rpn_box"]
             deltas.assign_sub(0.1 * tape.gradient(loss, deltas))
             overlap.append(float(box_ops.iou(box_ops.decode(deltas, anchors), truth)[0, 0]))
@@ -259,7 +259,7 @@ class BoxLossesTest:
     def test_without_objects_the_box_loss_is_zero_with_zero_gradient(self, box_loss):
         boxes = reference.random_boxes(np.random.default_rng(0), 2, SHAPE)[None]
         rois = roi_targets([[0, 0]], [[True, False]], np.ones((1, 2, 6)), boxes)
-        settings = model_schema.BoxHead(box_loss=box_loss)
+        settings = heads_schema.BoxHead(box_loss=box_loss)
 
         def roi_box(deltas):
             result = losses.box_losses(tf.zeros([1, 2, 3]), deltas, rois, delta_weights=WEIGHTS, box_head=settings)
@@ -271,7 +271,7 @@ class BoxLossesTest:
     @pytest.mark.parametrize("class_weights", [(), (1.0, 2.0, 3.0)])
     def test_no_valid_roi_gives_zero_and_zero_gradient(self, class_loss, class_weights):
         rois = roi_targets([[0, 0]], [[False, False]])
-        settings = model_schema.BoxHead(class_loss=class_loss, class_weights=class_weights)
+        settings = heads_schema.BoxHead(class_loss=class_loss, class_weights=class_weights)
         assert_zero_with_zero_gradient(
             lambda *args: losses.box_losses(*args, rois, delta_weights=WEIGHTS, box_head=settings),
             np.ones((1, 2, 3)),
@@ -316,7 +316,7 @@ class MaskLossesTest:
         logits, target = rng.normal(size=(1, 2, 2, 3, 4, 1)).astype(np.float32), rng.random((1, 2, 2, 3, 4)) < 0.5
         args = logits, target.astype(np.float32), np.int32([[1, 2]])
         result = mask_losses(*args, losses=chosen)
-        assert list(result) == losses.mask_loss_names(model_schema.MaskHead(losses=chosen)) == names
+        assert list(result) == losses.mask_loss_names(heads_schema.MaskHead(losses=chosen)) == names
         by_default = mask_losses(*args)
         assert list(by_default) == ["mask", "mask_dice"]
         for name in set(result) & set(by_default):
@@ -347,7 +347,7 @@ class MaskLossesTest:
     def test_without_objects_zero_and_zero_gradient(self, masks):
         target, class_ids = tf.zeros([2, 1, 2, 3, 4]), tf.zeros([2, 1], tf.int32)
         assert_zero_with_zero_gradient(
-            lambda logits: mask_losses(logits, target, class_ids, losses=model_schema.MASK_LOSSES),
+            lambda logits: mask_losses(logits, target, class_ids, losses=heads_schema.MASK_LOSSES),
             np.ones((2, 1, 2, 3, 4, masks)),
         )
 
@@ -361,7 +361,7 @@ class AttributeLossTest:
         attributes = np.float32([[[9, 9], [1, 3], [np.nan, 2]]])
         predictions = np.float32([[[1.05, 5], [7, 7], [-4, -1]]])
         rois = roi_targets([[2, 0, 1]], slots=[[1, -1, 2]])
-        settings = model_schema.AttributeHead(scale=scale, beta=0.1)
+        settings = heads_schema.AttributeHead(scale=scale, beta=0.1)
         result = losses.attribute_loss(predictions, attributes, rois, attribute_head=settings)
         expected = [0.5 * e**2 / 0.1 if e < 0.1 else e - 0.05 for e in errors]
         np.testing.assert_allclose(result["attribute"], [np.mean(expected)], rtol=1e-5)
@@ -369,7 +369,7 @@ class AttributeLossTest:
     def test_linex_by_hand(self):
         rois = roi_targets([[2, 0, 1]], slots=[[1, -1, 0]])
         predictions = np.log(np.float32([[[8], [7], [2]]]))
-        settings = model_schema.AttributeHead(loss="linex")
+        settings = heads_schema.AttributeHead(loss="linex")
         result = losses.attribute_loss(predictions, np.float32([[[3], [1]]]), rois, attribute_head=settings)
         expected = [4 - np.log(4) - 1, 0.5 + np.log(2) - 1]  # of ratios 8 / (1 + 1) and 2 / (1 + 3)
         np.testing.assert_allclose(result["attribute"], [np.mean(expected)], rtol=1e-5)
@@ -378,7 +378,7 @@ class AttributeLossTest:
     def test_unknown_numbers_have_no_loss_and_no_gradient(self, scale, loss):
         attributes = np.full((2, 3, 2), np.nan, np.float32)
         rois = roi_targets([[2, 0], [1, 1]], slots=[[1, -1], [2, 0]])
-        settings = model_schema.AttributeHead(scale=scale, loss=loss)
+        settings = heads_schema.AttributeHead(scale=scale, loss=loss)
         assert_zero_with_zero_gradient(
             lambda predictions: losses.attribute_loss(predictions, attributes, rois, attribute_head=settings),
             np.ones((2, 2, 2)),
@@ -392,7 +392,7 @@ class AttributeLossTest:
         with tf.GradientTape() as tape:
             tape.watch(predictions)
             loss = losses.attribute_loss(
-                predictions, attributes, rois, attribute_head=model_schema.AttributeHead(scale=scale)
+                predictions, attributes, rois, attribute_head=heads_schema.AttributeHead(scale=scale)
             )["attribute"]
         np.testing.assert_allclose(tape.gradient(loss, predictions), [[[-0.5, 0], [0, -0.5]]], rtol=1e-6)
 
@@ -400,7 +400,7 @@ class AttributeLossTest:
         rois = roi_targets([[0, 0]])
         assert_zero_with_zero_gradient(
             lambda predictions: losses.attribute_loss(
-                predictions, np.ones((1, 3, 2), np.float32), rois, attribute_head=model_schema.AttributeHead()
+                predictions, np.ones((1, 3, 2), np.float32), rois, attribute_head=heads_schema.AttributeHead()
             ),
             np.ones((1, 2, 2)),
         )
@@ -500,7 +500,7 @@ class TotalTest:
                 **box_losses(x["logits"], x["deltas"], x["rois"], box_loss="giou"),
                 **mask_losses(x["mask_logits"], x["masks"], x["rois"].class_ids),
                 **losses.attribute_loss(
-                    x["predictions"], x["attributes"], x["rois"], attribute_head=model_schema.AttributeHead()
+                    x["predictions"], x["attributes"], x["rois"], attribute_head=heads_schema.AttributeHead()
                 ),
                 **losses.keypoint_loss(x["heat_maps"], x["points"], np.ones(x["points"].shape[:3], bool), x["rois"]),
             }

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.model_schema import RPN, Rois
+from configs.heads_schema import RPN, Rois
 from model import targets
 from ops import anchors as anchor_ops
 from ops import matching
