@@ -10,7 +10,7 @@ from configs import schema, synthetic_schema
 
 
 def get_config():
-    """48 layers of 64 x 64 cells, two to five particles, the root of what each cell measured, and their energies."""
+    """48 layers of 64 x 64 cells, two to five particles and their energies; cells are read out by their asinh."""
     config = schema.Config(name="showers")
     config.data.source = "synthetic:showers"
     config.data.records = "runs/showers/records"
@@ -18,7 +18,7 @@ def get_config():
     config.data.attributes = ("energy",)
     config.data.min_voxels = 3
     config.data.synthetic = synthetic_schema.Synthetic(shape=(48, 64, 64), count=(2, 5), num_train=1000, num_test=4)
-    config.data.synthetic.showers.readout = "sqrt"
+    config.data.synthetic.showers.readout = "asinh"
     config.input.patch_size = (48, 64, 64)
     config.input.flip_axes = (False, True, True)  # particles come from the front
     config.input.rotate_planes = ((1, 2),)
@@ -26,6 +26,7 @@ def get_config():
     for step in (change.affine, change.elastic, change.gamma, change.contrast, change.brightness):
         step.probability = 0.0  # energies are in sizes and intensities
     config.input.normalization = "dataset"  # one scale for all events: it is what an energy is read from
+    config.model.backbone.stem_kernel, config.model.backbone.stem_stride = (7, 5, 5), (4, 2, 2)  # tracks are long
     config.model.fpn.levels = (1, 2, 3)
     # Muons are straight tracks, one or two cells wide, that cross 1 to 12 cells along y and along x; then photons and
     # the smaller pions; then pions.
@@ -34,6 +35,8 @@ def get_config():
         ((15.0, 7.0, 7.0), (19.0, 10.0, 10.0), (23.0, 14.0, 14.0), (38.0, 12.0, 12.0)),
         ((44.0, 14.0, 14.0), (47.0, 20.0, 20.0), (48.0, 28.0, 28.0), (48.0, 38.0, 38.0)),
     )
+    config.model.rpn.sampling = "hard_negative"
+    config.model.rpn.post_nms_top_k = 256
     config.model.rois.canonical_size = (28.0, 28.0, 28.0)
     config.model.box_head.cascade_ious = (0.3, 0.5, 0.7)
     config.model.mask_head.roi_size = (16, 12, 12)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from data.atomic import replacing
 from data.errors import InputError
 from data.synthetic import calorimeter
+from data.synthetic import showers as synthetic
 from evaluation import metrics
 
 EDGES = (10.0, 30.0, 60.0, 120.0, 300.0)  # GeV
@@ -131,11 +132,11 @@ def _raw_truths(trained, split, folder):
 
 def _sums(truth, data_config):
     """[N, 2] float64 over the cells of each object: MIP, and the GeV that a minimum-ionising particle loses for it."""
-    own, volume = data_config.synthetic.showers, truth["volume"][..., 0].astype(np.float64)
-    measured = volume * np.abs(volume) if own.readout == "sqrt" else volume
-    losses = calorimeter.build(own.sections, own.cell, len(volume)).mip[:, None, None]
+    own = data_config.synthetic.showers
+    signal = synthetic.measured(truth["volume"][..., 0].astype(np.float64), own)
+    losses = calorimeter.build(own.sections, own.cell, len(signal)).mip[:, None, None]
     ids, count = truth["instance_ids"].ravel(), len(truth["class_ids"]) + 1
-    sums = [np.bincount(ids, weights=cells.ravel(), minlength=count)[1:] for cells in (measured, measured * losses)]
+    sums = [np.bincount(ids, weights=cells.ravel(), minlength=count)[1:] for cells in (signal, signal * losses)]
     return np.stack(sums, axis=-1)
 
 

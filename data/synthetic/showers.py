@@ -44,7 +44,7 @@ def draw(rng, settings):
     particle that left most in it, if that is `threshold` MIP or more, and to nobody where pile-up left more. A
     particle that owns no voxel is not among the objects.
 
-    Args and returns: as `data.synthetic.draw`. The image is float32, MIP per cell (or its square root, see `readout`)
+    Args and returns: as `data.synthetic.draw`. The image is float32, MIP per cell as `read_out` has it,
     with noise; the shape is (layers, cells, cells); attributes [N, 1] are the particles' true energies in GeV, of
     which a muon's signal tells nothing; the spacing along z is the mean of the layers'.
 
@@ -65,11 +65,19 @@ def draw(rng, settings):
     soft = _pile_up(rng, own, layers, settings.shape)
     owners, kept = owned(deposits, soft, own.threshold)
     image = sum(deposits, soft) + rng.standard_normal(settings.shape) * own.noise
-    if own.readout == "sqrt":
-        image = np.copysign(np.sqrt(np.abs(image)), image)
     class_ids = np.array(kinds, np.int32)[kept]
     attributes = np.array(energies, np.float32)[kept][:, None]
-    return image.astype(np.float32), owners, class_ids, attributes, layers.spacing()
+    return read_out(image, own).astype(np.float32), owners, class_ids, attributes, layers.spacing()
+
+
+def read_out(signal, own):
+    """MIP per cell, an array of any shape -> what the image has; `own` is the section `data.synthetic.showers`."""
+    return np.arcsinh(signal / own.threshold) if own.readout == "asinh" else signal
+
+
+def measured(image, own):
+    """MIP per cell of an image: the inverse of `read_out`."""
+    return np.sinh(image) * own.threshold if own.readout == "asinh" else image
 
 
 def owned(deposits, soft, threshold):

@@ -44,7 +44,7 @@ WRONG = [
     ("showers.pileup_energy", -1.0, ">= 0"),
     ("showers.noise", -0.1, ">= 0"),
     ("showers.threshold", 0.0, "> 0"),
-    ("showers.readout", "root", "one of linear, sqrt"),
+    ("showers.readout", "root", "one of linear, asinh"),
     ("base_size", float("inf"), "> 0"),
     ("contrast", (0.1, float("inf")), "finite numbers"),
 ]

@@ -16,10 +16,11 @@ from results.measuring import Trained
 
 CLASSES = ("photon", "pion", "muon")
 SECTIONS = ((1, "tungsten", 2.8, 2.0), (1, "iron", 25.0, 8.0))
+THRESHOLD = 0.4  # MIP
 LOSSES = calorimeter.build(SECTIONS, (10.0, 10.0), 2).mip  # GeV of a minimum-ionising particle in each layer
 
 
-def config(readout="sqrt"):
+def config(readout="asinh"):
     data = schema.Data(
         source="synthetic:showers",
         classes=CLASSES,
@@ -38,7 +39,7 @@ def truth(energies, class_ids, cells=(1.0, 1.0)):
         y, x = divmod(number - 1, 4)
         ids[:, y, x] = number
         volume[:, y, x] = np.array(cells) * energy
-    volume = np.sign(volume) * np.sqrt(np.abs(volume))
+    volume = np.arcsinh(volume / THRESHOLD)
     attributes = np.stack([np.full(len(energies), np.nan), np.array(energies)], axis=-1)
     return {
         "volume": volume[..., np.newaxis].astype(np.float32),
@@ -158,7 +159,7 @@ class MeasureTest:
     def test_a_linear_readout_gives_the_same(self, monkeypatch):
         usual = self.measure(MATCHES)
         for name, truths in (("TRAIN", TRAIN), ("VAL", VAL)):
-            linear = [{**one, "volume": one["volume"] * np.abs(one["volume"])} for one in truths]
+            linear = [{**one, "volume": THRESHOLD * np.sinh(one["volume"])} for one in truths]
             monkeypatch.setattr(f"tests.results.showers_test.{name}", linear)
         run = FakeRun(pathlib.Path("unused"), config("linear"), None)
         assert showers.measure(run, Evaluation({}, MATCHES, []), None) == pytest.approx(usual, rel=1e-4)
@@ -172,9 +173,9 @@ class MeasureTest:
         scores = showers.measure(run, Evaluation({}, matches, []), None)
         sums = []
         for index in range(14):
-            root, ids, class_ids, energies, _ = synthetic.draw("showers", settings.data.synthetic, index)
-            root = root.astype(np.float64)
-            measured = [(root * np.abs(root))[ids == number].sum() for number in range(1, len(class_ids) + 1)]
+            bent, ids, class_ids, energies, _ = synthetic.draw("showers", settings.data.synthetic, index)
+            signal = THRESHOLD * np.sinh(bent.astype(np.float64))
+            measured = [signal[ids == number].sum() for number in range(1, len(class_ids) + 1)]
             sums.append(np.stack([class_ids, np.array(measured) / energies[:, 0]], axis=-1))
         train, val = np.concatenate(sums[:8]), np.concatenate(sums[8:])
         factors = [ratio.sum() / (ratio**2).sum() for ratio in (train[train[:, 0] == k, 1] for k in (1, 2, 3))]

@@ -180,10 +180,22 @@ class DrawTest:
                 )
         assert seen >= 4
 
-    def test_root_readout(self):
-        linear, root = (synthetic.draw("showers", self.settings(readout=readout), 2) for readout in ("linear", "sqrt"))
-        np.testing.assert_allclose(np.sign(root[0]) * root[0] ** 2, linear[0], rtol=1e-5, atol=1e-7)
-        np.testing.assert_array_equal(linear[1], root[1])
+    def test_readout_that_is_logarithmic_above_the_threshold(self):
+        settings = [self.settings(readout=readout, threshold=0.5) for readout in ("linear", "asinh")]
+        linear, bent = (synthetic.draw("showers", of_one, 2) for of_one in settings)
+        np.testing.assert_allclose(showers.measured(bent[0], settings[1].showers), linear[0], rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(linear[1], bent[1])
+
+    def test_readout_by_hand(self):
+        own = self.settings(readout="asinh", threshold=0.5).showers
+        signal = np.array([-0.5, 0.0, 0.5, 50.0])
+        one = math.log(1 + math.sqrt(2))
+        expected = [-one, 0.0, one, math.log(100 + math.sqrt(10001))]
+        np.testing.assert_allclose(showers.read_out(signal, own), expected, rtol=1e-12)
+        np.testing.assert_allclose(showers.measured(np.array(expected), own), signal, rtol=1e-12)
+        linear = self.settings().showers
+        np.testing.assert_array_equal(showers.read_out(signal, linear), signal)
+        np.testing.assert_array_equal(showers.measured(signal, linear), signal)
 
     def test_near_particles_share_more_borders(self):
         def distances(near):
