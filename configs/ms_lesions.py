@@ -6,12 +6,12 @@ Data:     two patients of Lesjak et al. 2017 (doi:10.1007/s12021-017-9348-7), 1 
 Command:  python convert_main.py --config=configs/ms_lesions.py
           python train_main.py --config=configs/ms_lesions.py --strategy=mirrored
           python evaluate_main.py --workdir=runs/ms_lesions/model --split=val
-Hardware: two CPU cores (Xeon with AVX-512), shared with other work
-Time:     not trained yet
-Result:   not trained yet
+Hardware: two CPU cores (Xeon with AVX-512 and AMX)
+Time:     33 minutes beside another training (2,000 steps of two patches)
+Result:   a demonstration: sensitivity on patient26 0.05, 0.11 and 0.21 at 8, 16 and 32 false positives; seed 0
 """
 
-from configs import augment_schema, schema
+from configs import schema
 
 
 def get_config():
@@ -29,21 +29,30 @@ def get_config():
     config.input.min_visible_voxels = 3
     config.input.foreground = 0.8
     config.input.rotate_planes = ()
-    config.input.augment = augment_schema.light()
+    _augment(config.input.augment)
     # A geometric series from the least of patient 19, of whose lesions half are three voxels across or less, to what a
     # patch shows of the largest.
     config.model.fpn.levels = (1, 2, 3)
     config.model.anchors.sizes = ((2.5, 4.5), (8.0, 14.0), (25.0, 45.0))
-    config.model.rpn.positive_iou = 0.3
-    config.model.rpn.negative_iou = 0.15
+    config.model.rpn.assignment, config.model.rpn.atss_candidates = "atss", 18  # the nine nearest places
+    config.model.rpn.box_loss = config.model.box_head.box_loss = "giou"
     config.model.rpn.post_nms_top_k = 256
     config.model.rpn.train_post_nms_top_k = 256
     config.model.rois.num_samples = 64
     config.model.rois.canonical_size = (10.0, 10.0, 10.0)
     config.model.detections.max_detections = 64
-    config.train.steps = 2000
+    config.train.steps, config.train.learning_rate = 2000, 1.5e-3
     config.train.precision = "mixed_bfloat16"
     config.train.average.name, config.train.average.decay = "ema", 0.998
     config.inference.overlap = (24, 24, 24)
     config.inference.max_detections = 256
     return config
+
+
+def _augment(change):
+    # Patient 19 has a hundred lesions of a few voxels and one that fills the brain; what lies between is a small one
+    # magnified.
+    change.affine.probability, change.affine.scale = 0.8, (0.8, 3.0)
+    change.elastic.probability = 0.0
+    change.contrast.probability, change.contrast.interval = 1.0, (0.8, 1.25)
+    change.brightness.probability, change.brightness.interval = 1.0, (-0.3, 0.3)
