@@ -6,7 +6,7 @@ Time:     not trained to the end yet; one event is drawn in 0.03 s
 Result:   not trained to the end yet, so there is none to state
 """
 
-from configs import schema, synthetic_schema
+from configs import schema, synthetic_schema, train_schema
 
 
 def get_config():
@@ -26,8 +26,10 @@ def get_config():
     for step in (change.affine, change.elastic, change.gamma, change.contrast, change.brightness):
         step.probability = 0.0  # energies are in sizes and intensities
     config.input.normalization = "dataset"  # one scale for all events: it is what an energy is read from
-    config.model.backbone.stem_kernel, config.model.backbone.stem_stride = (7, 5, 5), (4, 2, 2)  # tracks are long
-    config.model.fpn.levels = (1, 2, 3)
+    backbone = config.model.backbone
+    backbone.stem_channels, backbone.stem_kernel, backbone.stem_stride = 8, (5, 3, 3), (2, 1, 1)  # tracks are long
+    backbone.stage_channels, backbone.stage_blocks = (24, 48, 96, 128), (1, 1, 1, 1)
+    backbone.stage_kernels, backbone.stage_strides = ((3, 3, 3),) * 4, ((2, 2, 2),) * 4
     # Muons are straight tracks, one or two cells wide, that cross 1 to 12 cells along y and along x; then photons and
     # the smaller pions; then pions.
     config.model.anchors.sizes = (
@@ -35,14 +37,21 @@ def get_config():
         ((15.0, 7.0, 7.0), (19.0, 10.0, 10.0), (23.0, 14.0, 14.0), (38.0, 12.0, 12.0)),
         ((44.0, 14.0, 14.0), (47.0, 20.0, 20.0), (48.0, 28.0, 28.0), (48.0, 38.0, 38.0)),
     )
-    config.model.rpn.sampling = "hard_negative"
+    # ATSS gives every track anchors; smooth L1 of tracks, two voxels wide, would be most of the loss.
+    config.model.rpn.assignment, config.model.rpn.atss_candidates = "atss", 36  # the nine nearest places
+    config.model.rpn.box_loss = config.model.box_head.box_loss = "giou"
+    config.model.rpn.num_samples = 256
     config.model.rpn.post_nms_top_k = 256
     config.model.rois.canonical_size = (28.0, 28.0, 28.0)
     config.model.box_head.cascade_ious = (0.3, 0.5, 0.7)
     config.model.mask_head.roi_size = (16, 12, 12)
     config.model.mask_head.fine_channels = 16  # a cell belongs to a shower or not by what it measured itself
     config.model.attribute_head.loss = "linex"
-    config.train.steps, config.train.learning_rate = 4000, 1e-3
+    # Tracks are hard to propose beside the other losses, and easy alone.
+    config.train.stages = (
+        train_schema.Stage("proposals", 800, 3e-3, learns=("rpn",)),
+        train_schema.Stage("joint", 3000, 1.5e-3),
+    )
     config.train.precision = "mixed_bfloat16"
     config.train.average.name, config.train.average.decay = "ema", 0.998
     return config
