@@ -129,4 +129,6 @@ def _write_between(path, mark, lines):
 
 
 def _by(target, value):
-    return "" if value is None else f" by {abs(value - target.bound):.3g}"
+    if value is None:
+        return ""
+    return f" by {abs((abs(value) if target.is_upper else value) - target.bound):.3g}"

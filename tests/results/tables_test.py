@@ -57,6 +57,10 @@ class TargetTableTest:
             "| minutes | ≤ 15 | 16.000 | **missed** by 1 |",
         ]
 
+    def test_below_0_a_bound_is_missed_by_what_lies_beyond_it(self):
+        table = tables.target_table([entry(bias=-0.05)], (tasks.Target("bias", 0.02, is_upper=True),))
+        assert table[2:] == ["| bias | ≤ 0.02 | -0.050 | **missed** by 0.03 |"]
+
 
 class PartTableTest:
     def test_metrics_of_its_own_stand_behind_those_of_all(self):
