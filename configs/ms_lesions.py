@@ -50,7 +50,7 @@ def get_config():
 
 
 def _augment(change):
-    # Patient 19 has a hundred lesions of a few voxels and one that fills the brain; what lies between is a small one
+    # Patient 19 has many lesions of a few voxels and one that runs through the brain; what lies between is a small one
     # magnified.
     change.affine.probability, change.affine.scale = 0.8, (0.8, 3.0)
     change.elastic.probability = 0.0
