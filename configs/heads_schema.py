@@ -153,8 +153,9 @@ class MaskHead:
     roi_size: tuple = (8, 8, 8)  # masks have twice this
     channels: int = 32
     num_convs: int = 2
-    # Of a convolution over what the head has made and the volume itself, both at the masks' resolution, as RefineMask
-    # (Zhang et al. 2021) has it of fine features; 0: none. For objects whose outline is finer than the finest level.
+    # Of a convolution over what the head has made, the volume itself and the features of the segmentation if there is
+    # one, all at the masks' resolution, as RefineMask (Zhang et al. 2021) has it of fine features; 0: none. For objects
+    # whose outline is finer than the finest level.
     fine_channels: int = 0
     class_agnostic: bool = False  # one mask for all classes
     losses: tuple = ("cross_entropy", "dice")  # some of cross_entropy, focal, dice: losses mask, mask_focal, mask_dice
@@ -175,6 +176,21 @@ class MaskHead:
         )
         checks.share("model.mask_head.focal_alpha", self.focal_alpha)
         checks.require(self.focal_gamma >= 0, "model.mask_head.focal_gamma", ">= 0", self.focal_gamma)
+
+
+@dataclasses.dataclass(slots=True)
+class Segmentation:
+    """Features and class of every voxel, which masks with `mask_head.fine_channels` read beside the volume itself.
+
+    Costs a convolution or two at the volume's own resolution; teaches the network what rois alone do not, where there
+    are few volumes or what an object is shows voxel by voxel.
+    """
+
+    channels: int = 0  # of the features; 0: none
+
+    def validate(self):
+        """Raises ValueError for a number of channels below 0."""
+        checks.require(self.channels >= 0, "model.segmentation.channels", ">= 0", self.channels)
 
 
 @dataclasses.dataclass(slots=True)
@@ -231,11 +247,14 @@ class Detections:
     soft_sigma: float = 0.5  # of suppression soft_gaussian
     max_detections: int = 32  # D, per patch
     mask_threshold: float = 0.5
+    # Share of its size by which a box is widened on every side to see its mask whole, and then shrunk to what that
+    # shows; 0: boxes stay as the box head gives them.
+    mask_margin: float = 0.0
 
     def validate(self):
         """Raises ValueError where thresholds, counts or names make no sense."""
         checks.choice("model.detections.suppression", self.suppression, SUPPRESSIONS)
-        for name in ("score_threshold", "nms_iou", "mask_threshold"):
+        for name in ("score_threshold", "nms_iou", "mask_threshold", "mask_margin"):
             checks.share(f"model.detections.{name}", getattr(self, name))
         checks.require(self.soft_sigma > 0, "model.detections.soft_sigma", "> 0", self.soft_sigma)
         checks.require(self.max_detections >= 1, "model.detections.max_detections", ">= 1", self.max_detections)

@@ -34,8 +34,9 @@ def get_config():
     config.model.box_head.cascade_ious = (0.4, 0.6, 0.75)
     config.model.mask_head.roi_size = (12, 12, 12)
     config.model.mask_head.fine_channels = 16
+    config.model.segmentation.channels = 16
     config.train.batch_size = 1  # eight crops
-    config.train.steps = 3000
+    config.train.steps, config.train.learning_rate = 1600, 1.5e-3
     config.train.precision = "mixed_bfloat16"
     config.train.average.name, config.train.average.decay = "ema", 0.998
     return config

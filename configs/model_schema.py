@@ -237,6 +237,7 @@ class Model:
     rpn: heads_schema.RPN = dataclasses.field(default_factory=heads_schema.RPN)
     rois: heads_schema.Rois = dataclasses.field(default_factory=heads_schema.Rois)
     box_head: heads_schema.BoxHead = dataclasses.field(default_factory=heads_schema.BoxHead)
+    segmentation: heads_schema.Segmentation = dataclasses.field(default_factory=heads_schema.Segmentation)
     mask_head: heads_schema.MaskHead = dataclasses.field(default_factory=heads_schema.MaskHead)
     attribute_head: heads_schema.AttributeHead = dataclasses.field(default_factory=heads_schema.AttributeHead)
     keypoint_head: heads_schema.KeypointHead = dataclasses.field(default_factory=heads_schema.KeypointHead)
@@ -251,12 +252,15 @@ class Model:
         if self.backbone.kind == "resnet" and self.backbone.block == "bottleneck":
             inner = [channels // self.backbone.bottleneck_ratio for channels in self.backbone.stage_channels]
             widths += [("backbone.stage_channels / bottleneck_ratio", channels) for channels in inner]
+        if self.segmentation.channels:
+            widths.append(("segmentation.channels", self.segmentation.channels))
         for head in ("box_head", "mask_head") + ("keypoint_head",) * self.keypoint_head.enabled:
             widths.append((f"{head}.channels", getattr(self, head).channels))
         self.style.validate(widths)
         self.anchors.validate(len(self.strides()))
         self.box_head.validate(num_classes)
-        for part in (self.rpn, self.rois, self.mask_head, self.attribute_head, self.keypoint_head, self.detections):
+        heads = (self.segmentation, self.mask_head, self.attribute_head, self.keypoint_head)
+        for part in (self.rpn, self.rois, *heads, self.detections):
             part.validate()
 
     def validate_patch(self, patch_size):
@@ -271,6 +275,21 @@ class Model:
     def without_effect(self):
         """One line for every setting that was changed and does nothing beside another."""
         return self.backbone.without_effect() + self.attribute_head.without_effect()
+
+    def finer_grids(self):
+        """The grids between the finest level of the pyramid and the volume, for the segmentation.
+
+        Returns:
+          levels: those of the backbone that are finer, coarsest first.
+          strides: (z, y, x) of the pyramid's finest level, of these levels, and (1, 1, 1) of the volume unless the last
+            of them has it.
+        """
+        of_level, finest = self.backbone.strides(), self.fpn.levels[0]
+        levels = [level for level in reversed(of_level) if level < finest]
+        strides = [tuple(of_level[level]) for level in (finest, *levels)]
+        if not levels or strides[-1] != (1, 1, 1):
+            strides.append((1, 1, 1))
+        return levels, strides
 
     def strides(self):
         """Stride of every level of the pyramid against the input, finest first, the extra one last: list of triples."""

@@ -24,6 +24,8 @@ class LossWeights:
     mask: float = 1.0
     mask_focal: float = 1.0  # which is an eighth of cross-entropy where nothing is known yet
     mask_dice: float = 1.0
+    segmentation: float = 1.0  # beside model.segmentation.channels
+    segmentation_dice: float = 1.0
     attribute: float = 1.0
     keypoint: float = 1.0
     l2: float = 1.0  # beside model.style.l2

@@ -105,9 +105,19 @@ def expectations(model, batch, seed):
     if model.keypoint_head:
         bins = math.prod(2 * size for size in config.keypoint_head.roi_size)
         found["keypoint"] = keypoint_expectation(bins)
+    if model.segmentation:
+        found |= segmentation_expectations(batch, num_classes)
     if config.style.l2 > 0:
         found["l2"] = l2_expectation(model)
     return found
+
+
+def segmentation_expectations(batch, num_classes):
+    """Cross-entropy ln 2, and the Dice loss where every voxel is of every class by 1/2."""
+    maps = tf.zeros([*batch["volume"].shape[:-1], num_classes])
+    found = losses.segmentation_losses(maps, batch["instance_ids"], batch["class_ids"])
+    values = {name: float(loss[0]) for name, loss in found.items()}
+    return {name: Expected(value, value, "every voxel of every class by 1/2") for name, value in values.items()}
 
 
 def rpn_expectations(model, batch, seed):

@@ -6,6 +6,7 @@ the log and in `train.loss_weights`, the total being the sum of what is logged t
 - rpn_class: sigmoid cross-entropy or focal; rpn_box: smooth L1 of deltas, or GIoU, DIoU, CIoU of decoded boxes
 - roi_class: softmax cross-entropy or softmax focal, with class weights; roi_box: as rpn_box
 - mask: cross-entropy of voxels; mask_focal: focal of voxels; mask_dice: Dice; any of the three together
+- segmentation, segmentation_dice: cross-entropy and Dice of the map of every class
 - attribute: smooth L1, or LINEX for logarithms; a number has neither classes nor an overlap
 - keypoint: softmax divergence alone, as a heat map is a distribution
 - classifier: softmax cross-entropy, in model/classifier.py; l2: half the sum of squares of kernels
@@ -121,6 +122,29 @@ def mask_losses(logits, targets, class_ids, *, mask_head):
 def mask_loss_names(mask_head):
     """Names of the losses that `mask_losses` gives, in their order."""
     return [MASK_LOSSES[loss] for loss in mask_head.losses]
+
+
+def segmentation_losses(maps, instance_ids, class_ids):
+    """Losses of what every voxel is said to be: those of a mask for each class, of all its objects together.
+
+    Args:
+      maps: [B, Z, Y, X, K] float32, logits of every class against the rest.
+      instance_ids: [B, Z, Y, X] int32, of slot g is g + 1.
+      class_ids: [B, G] int32 in 1..K; 0 in empty slots.
+
+    Returns:
+      {"segmentation": [B], "segmentation_dice": [B]}; in the latter only classes count that occur.
+    """
+    of_id = tf.pad(class_ids, [[0, 0], [1, 0]])
+    classes = tf.gather(of_id, instance_ids, batch_dims=1)  # [B, Z, Y, X]
+    each = tf.range(1, maps.shape[-1] + 1)
+    targets = tf.cast(classes[:, tf.newaxis] == tf.reshape(each, [1, -1, 1, 1, 1]), tf.float32)
+    maps = tf.einsum("bzyxk->bkzyx", maps)
+    occurs = tf.reduce_any(class_ids[:, tf.newaxis] == each[:, tf.newaxis], axis=-1)  # [B, K]
+    return {
+        "segmentation": losses.mask_cross_entropy(maps, targets, tf.ones_like(occurs)),
+        "segmentation_dice": losses.dice(maps, targets, occurs),
+    }
 
 
 def attribute_loss(predictions, attributes, rois, *, attribute_head):

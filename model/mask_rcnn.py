@@ -12,8 +12,11 @@ from model.fpn import FPN
 from model.keypoint_head import KeypointHead
 from model.mask_head import MaskHead, select_class
 from model.rpn import RPNHead, object_scores, propose
+from model.segmentation import Segmentation
 from ops import anchors as anchor_ops
+from ops import boxes as box_ops
 from ops import keypoints
+from ops import masks as mask_ops
 from ops.roi_align3d import multilevel_roi_align3d, roi_align3d
 
 
@@ -36,7 +39,8 @@ class MaskRCNN(tf.keras.Model):
           crop_size: (z, y, x) voxels around an object, for a classifier to pre-train the backbone; None for none.
           **kwargs: to tf.keras.Model.
         """
-        super().__init__(**kwargs)
+        # Volumes stay float32, whatever layers compute in: heads read voxels themselves.
+        super().__init__(autocast=False, **kwargs)
         self.config, self.patch_size, self.num_keypoints = config, tuple(patch_size), num_keypoints
         self.strides = config.strides()
         self._make_anchors(config.anchors)
@@ -60,6 +64,17 @@ class MaskRCNN(tf.keras.Model):
             prior=config.rpn.focal_prior if config.rpn.class_loss == "focal" else 0.5,
             name="rpn_head",
         )
+        self.finer, self.segmentation = [], None
+        if config.segmentation.channels:
+            self.finer, strides = config.finer_grids()
+            self.segmentation = Segmentation(
+                num_classes=num_classes,
+                channels=config.segmentation.channels,
+                strides=strides,
+                upsampling=fpn.upsampling,
+                style=style,
+                name="segmentation",
+            )
         self._make_roi_heads(config, num_classes, num_attributes, num_keypoints)
         self.classifier = Classifier(num_classes, crop_size, name="classifier") if crop_size else None
 
@@ -161,7 +176,8 @@ class MaskRCNN(tf.keras.Model):
           keypoint_scores [B, D, N] float32 in [0, 1].
         """
         config = self.config
-        pyramid = self._pyramid(volume, training)
+        features = self.backbone(volume, training=training)
+        pyramid = self._pyramid(features)
         rois, valid = self._propose(*self.rpn_head(pyramid), training=False)
         stages = []
         for stage, head in enumerate(self.box_heads):
@@ -178,13 +194,19 @@ class MaskRCNN(tf.keras.Model):
             delta_weights=self.delta_weights[-1],
             detections=config.detections,
         )
-        return self._describe(volume, pyramid, found, training)
+        voxels, _ = self._voxels(volume, features, pyramid, training)
+        return self._describe(voxels, pyramid, found, training)
 
-    def _describe(self, volume, pyramid, found, training):
+    def _describe(self, voxels, pyramid, found, training):
         """Adds masks, attributes and landmarks to detections, and counts them."""
-        config, boxes = self.config, found["boxes"]
-        logits = self._masks(volume, pyramid, boxes, training)
-        more = {"masks": tf.sigmoid(select_class(logits, found["class_ids"]))}
+        config = self.config
+        if config.detections.mask_margin:
+            wide = box_ops.clip(box_ops.widen(found["boxes"], config.detections.mask_margin), self.patch_size)
+            shown = self._found_masks(voxels, pyramid, wide, found["class_ids"], training)
+            tight = mask_ops.tight_boxes(shown, wide, self.patch_size, config.detections.mask_threshold)
+            found["boxes"] = tf.where(found["valid"][..., tf.newaxis], tight, 0.0)
+        boxes = found["boxes"]
+        more = {"masks": self._found_masks(voxels, pyramid, boxes, found["class_ids"], training)}
         if self.attribute_head:
             values = self.attribute_head(self._pool(pyramid, boxes, config.box_head.roi_size), training=training)
             more["attributes"] = decode_attributes(values, config.attribute_head.scale)
@@ -215,7 +237,8 @@ class MaskRCNN(tf.keras.Model):
         if "classifier" in learns:
             found |= self.classifier.loss(self.backbone, batch, seed)
         else:
-            pyramid = self._pyramid(batch["volume"], training=True)
+            features = self.backbone(batch["volume"], training=True)
+            pyramid = self._pyramid(features)
             if "rpn" in learns or proposer is None:
                 logits, deltas = self.rpn_head(pyramid)
             if "rpn" in learns:
@@ -223,7 +246,10 @@ class MaskRCNN(tf.keras.Model):
             if "heads" in learns:
                 own = proposer is None
                 proposals = self._propose(logits, deltas, training=True) if own else proposer.propose(batch["volume"])
-                found |= self._head_losses(pyramid, proposals, batch, seed + 1)
+                voxels, maps = self._voxels(batch["volume"], features, pyramid, training=True)
+                found |= self._head_losses(voxels, pyramid, proposals, batch, seed + 1)
+                if self.segmentation:
+                    found |= losses.segmentation_losses(maps, batch["instance_ids"], batch["class_ids"])
         if self.config.style.l2 > 0.0:
             kernels = [v for v in self.trainable_variables if v.name.endswith("kernel:0")]
             l2 = losses.l2_loss(kernels, tf.shape(batch["volume"])[0])["l2"]
@@ -239,15 +265,16 @@ class MaskRCNN(tf.keras.Model):
             names += ["roi_class", "roi_box", *losses.mask_loss_names(self.config.mask_head)]
             names += ["attribute"] if self.attribute_head else []
             names += ["keypoint"] if self.keypoint_head else []
+            names += ["segmentation", "segmentation_dice"] if self.segmentation else []
         return [*names, "l2"] if self.config.style.l2 > 0.0 else names
 
     def propose(self, volume):
         """Proposals [B, P, 6] and whether each is one, [B, P], for the training of another network's heads."""
-        return self._propose(*self.rpn_head(self._pyramid(volume, training=False)), training=True)
+        return self._propose(*self.rpn_head(self._pyramid(self.backbone(volume))), training=True)
 
     def classify(self, volume, boxes):
         """Probabilities [B, N, K + 1] of what is in given boxes [B, N, 6], voxels; the mean over the stages."""
-        pooled = self._pool(self._pyramid(volume, training=False), boxes, self.config.box_head.roi_size)
+        pooled = self._pool(self._pyramid(self.backbone(volume)), boxes, self.config.box_head.roi_size)
         return cascade.mean_probabilities([head(pooled)[0] for head in self.box_heads])
 
     def _rpn_losses(self, logits, deltas, batch, seed):
@@ -263,7 +290,7 @@ class MaskRCNN(tf.keras.Model):
         )
         return losses.rpn_losses(logits, deltas, self.anchors, anchors, rpn=self.config.rpn)
 
-    def _head_losses(self, pyramid, proposals, batch, seed):
+    def _head_losses(self, voxels, pyramid, proposals, batch, seed):
         """Losses of the box heads over all rois, and of the other heads over those that hold an object."""
         config, truths = self.config, (batch["boxes"], batch["class_ids"], batch["valid"])
         ious = config.box_head.cascade_ious
@@ -282,14 +309,16 @@ class MaskRCNN(tf.keras.Model):
                 )
             )
 
-        # The positives come first and are at most this many; only they have masks, attributes and landmarks.
+        # The positives of the first stage come first and are at most this many; only they have masks, attributes and
+        # landmarks. These are learnt in the boxes of the last stage, as they will be read in boxes that were refined.
         num_positives = max(1, round(config.rois.num_samples * config.rois.positive_fraction))
-        positives = targets.RoiTargets(*(field[:, :num_positives] for field in first))
-        return {**losses.sum_stages(stages), **self._positive_losses(pyramid, positives, batch)}
+        learnt = first._replace(boxes=rois.boxes)
+        positives = targets.RoiTargets(*(field[:, :num_positives] for field in learnt))
+        return {**losses.sum_stages(stages), **self._positive_losses(voxels, pyramid, positives, batch)}
 
-    def _positive_losses(self, pyramid, rois, batch):
+    def _positive_losses(self, voxels, pyramid, rois, batch):
         config = self.config
-        logits = self._masks(batch["volume"], pyramid, rois.boxes, training=True)
+        logits = self._masks(voxels, pyramid, rois.boxes, training=True)
         masks = targets.roi_masks(batch["instance_ids"], rois, self.mask_size)
         found = losses.mask_losses(logits, masks, rois.class_ids, mask_head=config.mask_head)
         if self.attribute_head:
@@ -300,12 +329,16 @@ class MaskRCNN(tf.keras.Model):
             found |= losses.keypoint_loss(logits, *self._true_keypoints(batch), rois)
         return found
 
-    def _masks(self, volume, pyramid, boxes, training):
+    def _found_masks(self, voxels, pyramid, boxes, class_ids, training):
+        """Masks [B, D, M, M, M] float32 in [0, 1] of a class [B, D] in each box [B, D, 6]."""
+        return tf.sigmoid(select_class(self._masks(voxels, pyramid, boxes, training), class_ids))
+
+    def _masks(self, voxels, pyramid, boxes, training):
         """Mask logits [B, R, M, M, M, K] in boxes [B, R, 6]."""
-        mask, voxels = self.config.mask_head, None
+        mask, fine = self.config.mask_head, None
         if mask.fine_channels:  # at the middle of every bin, where its target is read
-            voxels = roi_align3d(volume, boxes, stride=1, output_size=self.mask_size, sampling_ratio=1)
-        return self.mask_head(self._pool(pyramid, boxes, mask.roi_size), voxels, training=training)
+            fine = roi_align3d(voxels, boxes, stride=1, output_size=self.mask_size, sampling_ratio=1)
+        return self.mask_head(self._pool(pyramid, boxes, mask.roi_size), fine, training=training)
 
     def _true_keypoints(self, batch):
         """Landmarks [B, G, N, 3] of the truths and whether each is known, [B, G, N]."""
@@ -313,9 +346,16 @@ class MaskRCNN(tf.keras.Model):
             return batch["keypoints"], batch["keypoints_valid"]
         return keypoints.from_ids(batch["instance_ids"], batch["boxes"].shape[1])
 
-    def _pyramid(self, volume, training):
-        features = self.backbone(volume, training=training)
+    def _pyramid(self, features):
         return self.fpn([features[level] for level in self.config.fpn.levels])
+
+    def _voxels(self, volume, features, pyramid, training):
+        """What is known of every voxel, [B, Z, Y, X, C'], and the maps of the segmentation if there is one."""
+        if not self.segmentation:
+            return volume, None
+        finer = [features[level] for level in self.finer]
+        learnt, maps = self.segmentation(pyramid[0], [*finer, volume][: len(self.segmentation.steps)], training)
+        return tf.concat([tf.cast(volume, learnt.dtype), learnt], axis=-1), maps
 
     def _propose(self, logits, deltas, *, training):
         rpn = self.config.rpn

@@ -47,8 +47,8 @@ class DenseTower(tf.keras.layers.Layer):
 class FullyConvolutionalHead(tf.keras.layers.Layer):
     """Convolutions, a transposed convolution that doubles the resolution, and a 1x1x1 convolution (He et al. 2017).
 
-    With `fine_channels` so many channels of a convolution over these and the volume itself come before the last. It is
-    not normalised, so that it can tell how bright a voxel is.
+    With `fine_channels` so many channels of a convolution over these and what is known of every voxel come before the
+    last. It is not normalised, so that it can tell how bright a voxel is.
     """
 
     def __init__(self, outputs, *, channels, num_convs, style, fine_channels=0, **kwargs):
@@ -64,12 +64,13 @@ class FullyConvolutionalHead(tf.keras.layers.Layer):
             self.fine_activation = activation(style, name="fine_activation")
         self.logits = convolution(outputs, 1, style=style, kernel_initializer=small(0.01), name="logits")
 
-    def call(self, pooled, voxels=None, training=False):
+    def call(self, pooled, fine=None, training=False):
         """Logits of rois.
 
         Args:
           pooled: [B, R, z, y, x, C].
-          voxels: [B, R, 2z, 2y, 2x, c], what the volume has in each roi; not None with `fine_channels`.
+          fine: [B, R, 2z, 2y, 2x, c], the volume, and what else is known of every voxel, in each roi; not None with
+            `fine_channels`.
           training: as of a layer.
 
         Returns:
@@ -77,7 +78,7 @@ class FullyConvolutionalHead(tf.keras.layers.Layer):
         """
         x = self.activation(self.upsample(self.tower(pooled, training=training)))
         if self.fine:
-            x = tf.concat([x, tf.reshape(tf.cast(voxels, x.dtype), [-1, *voxels.shape[2:]])], axis=-1)
+            x = tf.concat([x, tf.reshape(tf.cast(fine, x.dtype), [-1, *fine.shape[2:]])], axis=-1)
             x = self.fine_activation(self.fine(x))
         x = tf.cast(self.logits(x), tf.float32)
         return tf.reshape(x, [-1, pooled.shape[1], *x.shape[1:]])

@@ -61,6 +61,7 @@ def count_network(config, patch, num_classes, channels=1):
     add_backbone = _plain if config.backbone.kind == "plain" else _resnet
     widths = add_backbone(count, config.backbone, patch, channels)
     _pyramid(count, config, patch, widths)
+    _segmentation(count, config, patch, widths, num_classes, channels)
     _heads(count, config, num_classes, channels)
     return count
 
@@ -130,6 +131,21 @@ def _pyramid(count, config, patch, widths):
         count.conv(size, config.rpn.channels, 7 * shapes, copies=3)  # with boxes and targets of every anchor
 
 
+def _segmentation(count, config, patch, widths, num_classes, channels):
+    """Adds what goes from the finest level of the pyramid down to the voxels."""
+    width = config.segmentation.channels
+    if not width:
+        return
+    levels, strides = config.finer_grids()
+    above, sources = config.fpn.channels, [*(widths[level] for level in levels), channels]
+    for coarse, fine, source in zip(strides, strides[1:], sources, strict=False):
+        size = cells(patch, fine)
+        count.conv(cells(patch, coarse), above, width)
+        count.conv(size, source, width, config.style.kernel, copies=2)  # and what comes from above, made larger
+        above = count.conv(size, width, width, config.style.kernel, copies=2)
+    count.conv(size, width, num_classes, copies=4)  # logits, probabilities, targets, losses
+
+
 def _heads(count, config, num_classes, channels):
     """Adds the heads over the rois that train."""
     width, rois = config.fpn.channels, config.rois
@@ -154,5 +170,7 @@ def _heads(count, config, num_classes, channels):
             features = count.conv(size, features, head.channels, (3, 3, 3), copies=2)
         features = count.conv(8 * size, features, head.channels, copies=2)  # twice the resolution
         if head is mask and mask.fine_channels:
-            features = count.conv(8 * size, features + channels, mask.fine_channels, (3, 3, 3), copies=2)
+            features = count.conv(
+                8 * size, features + channels + config.segmentation.channels, mask.fine_channels, (3, 3, 3), copies=2
+            )
         count.conv(8 * size, features, maps, copies=4)  # logits, probabilities, targets, losses

@@ -14,7 +14,7 @@ LEVELS = re.compile(r"(\d+)\+")
 # What the gradients of the losses of each kind reach; rois do not read the extra level of the pyramid.
 REACHED = {
     "rpn": r"^(backbone|fpn|rpn_head)/",
-    "heads": r"^(backbone|fpn(?!/extra)|box_head\d*|mask_head|attribute_head|keypoint_head)/",
+    "heads": r"^(backbone|fpn(?!/extra)|segmentation|box_head\d*|mask_head|attribute_head|keypoint_head)/",
     "classifier": r"^(backbone|classifier)/",
 }
 

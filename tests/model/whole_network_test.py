@@ -73,6 +73,7 @@ CHANGES = {
     "heads": {
         "one mask": {"model.mask_head.class_agnostic": True},
         "fine masks": {"model.mask_head.fine_channels": 3},
+        "segmentation": {"model.segmentation.channels": 4, "model.mask_head.fine_channels": 3},
         "focal masks": {"model.mask_head.losses": ("focal", "dice")},
         "attributes": {"data.attributes": ("volume", "unknown")},
         "keypoints": {"model.keypoint_head.enabled": True},
@@ -87,6 +88,7 @@ CHANGES = {
     },
     "rest": {
         "linear soft-NMS": {"model.detections.suppression": "soft_linear"},
+        "boxes by masks": {"model.detections.mask_margin": 0.1},
         "odd patch": {"input.patch_size": (7, 15, 21)},
         "Gaussian soft-NMS": {"model.detections.suppression": "soft_gaussian"},
         "three channels": {"input.channels": 3},
@@ -117,7 +119,9 @@ BRANCHES = {
     "model.box_head.class_agnostic": True,
     "model.mask_head.class_agnostic": True,
     "model.mask_head.fine_channels": 3,
+    "model.segmentation.channels": 4,
     "model.detections.suppression": "soft_gaussian",
+    "model.detections.mask_margin": 0.2,
 }
 
 

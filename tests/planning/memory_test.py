@@ -49,10 +49,10 @@ class StepBytesTest:
 
 
 class CountNetworkTest:
-    @pytest.mark.parametrize("fine_channels", [0, 24])
-    def test_parameters_are_those_of_the_network(self, fine_channels):
+    @pytest.mark.parametrize(("fine_channels", "channels"), [(0, 0), (24, 0), (24, 12)])
+    def test_parameters_are_those_of_the_network(self, fine_channels, channels):
         config = tiny.config()
-        config.model.mask_head.fine_channels = fine_channels
+        config.model.mask_head.fine_channels, config.model.segmentation.channels = fine_channels, channels
         counted = memory.count_network(config.model, config.input.patch_size, 2).parameters
         kernels = sum(math.prod(v.shape) for v in tiny.model(config).trainable_variables if len(v.shape) > 1)
         assert counted == pytest.approx(kernels, rel=0.15)  # the last layers of the box head are left out
