@@ -66,9 +66,10 @@ class Nuclei:
     brightness: tuple = (0.4, 1.0)  # of a nucleus
     texture: float = 0.3  # brightness within a nucleus varies by as much up and down
     fading: float = 0.4  # share of the light that is lost from the first slice to the last
-    background: float = 0.05  # brightness around the nuclei
+    background: tuple = (0.05, 0.05)  # brightness around the nuclei; of each stack its own
     blur: tuple = (1.2, 0.4, 0.4)  # micrometres, standard deviations of the point spread function
-    photons: float = 60.0  # counted where the brightness is 1
+    # Counted where the brightness is 1, of each stack its own, uniform in the logarithm: of few the stack is noisy.
+    photons: tuple = (60.0, 60.0)
 
     def validate(self):
         """Raises ValueError where a size, share or range makes no sense."""
@@ -83,10 +84,9 @@ class Nuclei:
             "three numbers >= 0 (z, y, x)",
             self.blur,
         )
-        _not_negative("nuclei.background", self.background)
-        checks.require(
-            0 < self.photons <= 10000, "data.synthetic.nuclei.photons", "a number in (0, 10000]", self.photons
-        )
+        _range("nuclei.background", self.background)
+        _positive_range("nuclei.photons", self.photons)
+        checks.require(self.photons[1] <= 10000, "data.synthetic.nuclei.photons", "numbers <= 10000", self.photons)
 
 
 @dataclasses.dataclass(slots=True)

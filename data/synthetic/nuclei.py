@@ -23,8 +23,8 @@ def draw(rng, settings):
     that finds no place in 30 tries is left out.
 
     The light is that of the nucleus, U(brightness), times a texture of 1 +- `texture`, less what is lost with depth
-    (`fading`, linear in z), plus `background`. It is blurred by a Gaussian of `blur` micrometres along z, y and x, and
-    counted: the image is Poisson(photons * light).
+    (`fading`, linear in z), plus U(background). It is blurred by a Gaussian of `blur` micrometres along z, y and x, and
+    counted: the image is Poisson(photons * light), the logarithm of photons being U(log(photons)).
 
     Args and returns: as `data.synthetic.draw`. The image is uint16; the spacing is that of the settings, in mm.
     """
@@ -39,8 +39,9 @@ def draw(rng, settings):
     light = np.concatenate([[0.0], uniform(rng, *own.brightness, len(placed))])[ids]
     light *= _texture(rng, ids.shape, spacing, own.texture)
     light *= (1.0 - own.fading * np.arange(len(ids)) / max(len(ids) - 1, 1))[:, None, None]
-    light = blur(light + own.background, np.array(own.blur, np.float64) / spacing)
-    image = np.minimum(rng.poisson(own.photons * light), np.iinfo(np.uint16).max).astype(np.uint16)
+    light = blur(light + uniform(rng, *own.background), np.array(own.blur, np.float64) / spacing)
+    photons = math.exp(uniform(rng, *map(math.log, own.photons)))
+    image = np.minimum(rng.poisson(photons * light), np.iinfo(np.uint16).max).astype(np.uint16)
     class_ids = np.ones(len(placed), np.int32)
     return image, ids, class_ids, np.zeros((len(placed), 0), np.float32), spacing * _MM
 

@@ -16,7 +16,7 @@ GOLDEN = {
     "shapes": [3872002442, 1498872388, 2019390308, 3814359390],
     "cubes": [3944554981, 158966578, 2583214201, 0],
     "digits": [3132992402, 3289445164, 324954876, 0],
-    "nuclei": [1447679750, 4216616948, 2908811600, 0],
+    "nuclei": [3201832520, 4216616948, 2908811600, 0],
     "showers": [1290987783, 1372259612, 717280307, 4079933684],
 }
 
@@ -83,7 +83,7 @@ class DrawTest:
 
     def test_other_kinds_settings_change_nothing(self):
         changed = settings()
-        changed.nuclei.photons, changed.cubes.wall = 3.0, 2
+        changed.nuclei.photons, changed.cubes.wall = (3.0, 3.0), 2
         assert checksums(synthetic.draw("digits", changed, 0)) == checksums(synthetic.draw("digits", settings(), 0))
 
 

@@ -65,20 +65,48 @@ class NucleiTest:
         np.testing.assert_allclose(points.max(axis=0) + 1 - points.min(axis=0), [5, 20, 40], atol=1)
 
     def test_counts_are_those_of_photons(self):
-        quiet = {"brightness": (1.0, 1.0), "texture": 0.0, "fading": 0.0, "background": 0.1, "blur": (0.0, 0.0, 0.0)}
-        image, ids, _, _, _ = drawn(1, photons=50.0, **quiet)
+        quiet = {
+            "brightness": (1.0, 1.0),
+            "texture": 0.0,
+            "fading": 0.0,
+            "background": (0.1, 0.1),
+            "blur": (0.0, 0.0, 0.0),
+        }
+        image, ids, _, _, _ = drawn(1, photons=(50.0, 50.0), **quiet)
         for mask, mean in ((ids == 0, 5.0), (ids > 0, 55.0)):
             assert image[mask].mean() == pytest.approx(mean, rel=0.01)
             assert image[mask].var() == pytest.approx(mean, rel=0.05)  # Poisson
 
+    def test_every_stack_has_its_own_light(self):
+        quiet = {"brightness": (1.0, 1.0), "texture": 0.0, "fading": 0.0, "blur": (0.0, 0.0, 0.0)}
+        found = []
+        for index in range(40):
+            image, ids, _, _, _ = drawn(
+                index, shape=(8, 40, 44), count=(1, 1), background=(0.2, 0.6), photons=(4.0, 64.0), **quiet
+            )
+            found.append((image[ids == 0].mean(), image[ids > 0].mean()))
+        around, inside = np.array(found).T
+        photons, background = inside - around, around / (inside - around)
+        assert 3.5 < photons.min() < 8.0
+        assert 32.0 < photons.max() < 72.0
+        assert np.median(photons) == pytest.approx(16.0, rel=0.5)  # the middle of the logarithms
+        assert 0.15 < background.min() < 0.3
+        assert 0.5 < background.max() < 0.65
+
     def test_light_fades_with_depth(self):
-        quiet = {"brightness": (1.0, 1.0), "texture": 0.0, "background": 0.0, "blur": (0.0, 0.0, 0.0), "photons": 500.0}
+        quiet = {
+            "brightness": (1.0, 1.0),
+            "texture": 0.0,
+            "background": (0.0, 0.0),
+            "blur": (0.0, 0.0, 0.0),
+            "photons": (500.0, 500.0),
+        }
         image, ids, _, _, _ = drawn(1, fading=0.5, **quiet)
         means = [image[z][ids[z] > 0].mean() / 500 for z in (2, 12, 21)]
         np.testing.assert_allclose(means, [1 - 0.5 * z / 23 for z in (2, 12, 21)], rtol=0.02)
 
     def test_texture_and_brightness_vary(self):
-        quiet = {"fading": 0.0, "background": 0.0, "blur": (0.0, 0.0, 0.0), "photons": 10000.0}
+        quiet = {"fading": 0.0, "background": (0.0, 0.0), "blur": (0.0, 0.0, 0.0), "photons": (1e4, 1e4)}
         image, ids, class_ids, _, _ = drawn(1, texture=0.3, brightness=(0.4, 1.0), **quiet)
         light = [image[ids == number] / 1e4 for number in range(1, len(class_ids) + 1)]
         middles = [values.mean() for values in light]
@@ -88,7 +116,9 @@ class NucleiTest:
         assert 0.2 < np.mean(spreads) < 0.65
 
     def test_blur_is_widest_along_z(self):
-        sharp, blurred = (drawn(0, blur=blur, photons=10000.0, texture=0.0)[0] for blur in ((0, 0, 0), (2.0, 0.3, 0.3)))
+        sharp, blurred = (
+            drawn(0, blur=blur, photons=(1e4, 1e4), texture=0.0)[0] for blur in ((0, 0, 0), (2.0, 0.3, 0.3))
+        )
         steps = [
             [np.abs(np.diff(image.astype(float), axis=axis)).mean() for axis in range(3)] for image in (sharp, blurred)
         ]
