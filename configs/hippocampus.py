@@ -29,6 +29,8 @@ def get_config():
     config.model.backbone.stem_channels, config.model.backbone.stem_kernel = 8, (3, 3, 3)
     config.model.backbone.stem_stride = (1, 1, 1)  # the finest level has a stride of 2
     config.model.anchors.sizes = ((12.0, 16.0), (20.0, 24.0), (30.0, 36.0))
+    # Smooth L1 would be most of the loss: the later stages of a cascade weigh the same error more.
+    config.model.rpn.box_loss = config.model.box_head.box_loss = "giou"
     config.model.rois.num_samples = 48
     config.model.rois.canonical_size = (40.0, 40.0, 40.0)  # all rois read the finest level
     config.model.box_head.cascade_ious = (0.4, 0.6, 0.75)

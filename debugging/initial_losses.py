@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from debugging import fixed, pictures, verdicts
 from model import losses, targets
+from model.segmentation import PRIOR
 
 RUNG = "initial_losses"
 COUNT = 8  # patches over which losses are averaged
@@ -113,11 +114,11 @@ def expectations(model, batch, seed):
 
 
 def segmentation_expectations(batch, num_classes):
-    """Cross-entropy ln 2, and the Dice loss where every voxel is of every class by 1/2."""
-    maps = tf.zeros([*batch["volume"].shape[:-1], num_classes])
+    """Cross-entropy and the Dice loss where every voxel is of every class by the prior."""
+    maps = tf.fill([*batch["volume"].shape[:-1], num_classes], math.log(PRIOR / (1.0 - PRIOR)))
     found = losses.segmentation_losses(maps, batch["instance_ids"], batch["class_ids"])
     values = {name: float(loss[0]) for name, loss in found.items()}
-    return {name: Expected(value, value, "every voxel of every class by 1/2") for name, value in values.items()}
+    return {name: Expected(value, value, f"every voxel of every class by {PRIOR:g}") for name, value in values.items()}
 
 
 def rpn_expectations(model, batch, seed):

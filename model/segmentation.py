@@ -6,12 +6,17 @@ what was learnt so.
 """
 
 import itertools
+import math
 
 import tensorflow as tf
 
 from model.fpn import upsample
 from model.layers import ConvNorm, convolution
 from model.towers import small
+
+# Share of the voxels that each class is thought to have to begin with, as Lin et al. 2017 begin with objects: it takes
+# hundreds of steps to learn that most of a volume is background.
+PRIOR = 0.05
 
 
 class Segmentation(tf.keras.layers.Layer):
@@ -39,7 +44,14 @@ class Segmentation(tf.keras.layers.Layer):
         self.above = [convolution(channels, 1, style=style, name=f"above{i}") for i in parts]
         self.lateral = [convolution(channels, style.kernel, style=style, name=f"lateral{i}") for i in parts]
         self.smooth = [ConvNorm(channels, style.kernel, style=style, name=f"smooth{i}") for i in parts]
-        self.maps = convolution(num_classes, 1, style=style, kernel_initializer=small(0.01), name="maps")
+        self.maps = convolution(
+            num_classes,
+            1,
+            style=style,
+            kernel_initializer=small(0.01),
+            bias_initializer=tf.keras.initializers.Constant(math.log(PRIOR / (1.0 - PRIOR))),
+            name="maps",
+        )
 
     def call(self, coarse, finer, training=False):
         """Decodes.
