@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from model import backbone, cascade, detections, losses, receptive_field, targets
+from model import backbone, cascade, detections, losses, receptive_field, roi_sums, targets
 from model.attribute_head import AttributeHead, decode_attributes
 from model.box_head import BoxHead
 from model.classifier import Classifier
@@ -23,7 +23,18 @@ class MaskRCNN(tf.keras.Model):
     `model(volume)` gives detections; `model.compute_losses(batch, seed)` gives the losses of a training batch.
     """
 
-    def __init__(self, config, *, num_classes, patch_size, num_attributes=0, num_keypoints=0, crop_size=None, **kwargs):
+    def __init__(
+        self,
+        config,
+        *,
+        num_classes,
+        patch_size,
+        num_attributes=0,
+        num_keypoints=0,
+        crop_size=None,
+        intensity=None,
+        **kwargs,
+    ):
         """Builds the parts; variables appear with the first call.
 
         Args:
@@ -34,10 +45,13 @@ class MaskRCNN(tf.keras.Model):
           num_keypoints: N, landmarks that the data gives of every object; 0 for those derived from its mask. The config
             says whether there is a keypoint head.
           crop_size: (z, y, x) voxels around an object, for a classifier to pre-train the backbone; None for none.
+          intensity: gains and offsets, a number per channel each: gain * volume + offset is what the volume was before
+            normalisation, for an attribute head that reads sums of that; None where it is the volume itself.
           **kwargs: to tf.keras.Model.
         """
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # sums read the volume in float32; layers cast it themselves
         self.config, self.patch_size, self.num_keypoints = config, tuple(patch_size), num_keypoints
+        self.intensity = intensity
         self.strides = config.strides()
         self._make_anchors(config.anchors)
         style, fpn = config.style, config.fpn
@@ -100,6 +114,7 @@ class MaskRCNN(tf.keras.Model):
                 num_attributes=num_attributes,
                 hidden=attribute.hidden,
                 num_dense=attribute.num_dense,
+                proportional=attribute.sums != "none" and attribute.scale == "log",
                 style=style,
                 name="attribute_head",
             )
@@ -186,7 +201,7 @@ class MaskRCNN(tf.keras.Model):
         logits = self._masks(volume, pyramid, boxes, training)
         more = {"masks": tf.sigmoid(select_class(logits, found["class_ids"]))}
         if self.attribute_head:
-            values = self.attribute_head(self._pool(pyramid, boxes, config.box_head.roi_size), training=training)
+            values = self._attributes(volume, pyramid, boxes, more["masks"], training)
             more["attributes"] = decode_attributes(values, config.attribute_head.scale)
         if self.keypoint_head:
             logits = self.keypoint_head(self._pool(pyramid, boxes, config.keypoint_head.roi_size), training=training)
@@ -293,7 +308,8 @@ class MaskRCNN(tf.keras.Model):
         masks = targets.roi_masks(batch["instance_ids"], rois, self.mask_size)
         found = losses.mask_losses(logits, masks, rois.class_ids, mask_head=config.mask_head)
         if self.attribute_head:
-            values = self.attribute_head(self._pool(pyramid, rois.boxes, config.box_head.roi_size), training=True)
+            own = tf.sigmoid(select_class(logits, rois.class_ids))
+            values = self._attributes(batch["volume"], pyramid, rois.boxes, own, training=True)
             found |= losses.attribute_loss(values, batch["attributes"], rois, attribute_head=config.attribute_head)
         if self.keypoint_head:
             logits = self.keypoint_head(self._pool(pyramid, rois.boxes, config.keypoint_head.roi_size), training=True)
@@ -306,6 +322,13 @@ class MaskRCNN(tf.keras.Model):
         if mask.fine_channels:  # at the middle of every bin, where its target is read
             voxels = roi_align3d(volume, boxes, stride=1, output_size=self.mask_size, sampling_ratio=1)
         return self.mask_head(self._pool(pyramid, boxes, mask.roi_size), voxels, training=training)
+
+    def _attributes(self, volume, pyramid, boxes, masks, training):
+        """Attributes [B, R, T] in the learnt scale, of boxes [B, R, 6] with masks [B, R, M, M, M] in [0, 1]."""
+        kind, sums = self.config.attribute_head.sums, None
+        if kind != "none":
+            sums = roi_sums.log_sums(volume, boxes, masks, kind=kind, intensity=self.intensity)
+        return self.attribute_head(self._pool(pyramid, boxes, self.config.box_head.roi_size), sums, training=training)
 
     def _true_keypoints(self, batch):
         """Landmarks [B, G, N, 3] of the truths and whether each is known, [B, G, N]."""
