@@ -13,6 +13,7 @@ MASK_LOSSES = ("cross_entropy", "focal", "dice")
 SUPPRESSIONS = ("nms", "soft_linear", "soft_gaussian")
 SCALES = ("log", "linear")
 ATTRIBUTE_LOSSES = ("smooth_l1", "linex")
+SUMS = ("none", "linear", "sinh")
 
 
 @dataclasses.dataclass(slots=True)
@@ -203,11 +204,16 @@ class AttributeHead:
     # Or linex, for scale log alone: the mean of (1 + learnt) / (1 + true) becomes 1; smooth_l1 learns a median.
     loss: str = "smooth_l1"
     beta: float = 0.1  # where smooth L1 turns from quadratic to linear, in the learnt scale
+    # The head also reads the logarithm of a sum over the object of every channel, by the mask that is found. linear: of
+    # intensities; sinh: of their sinh, where an asinh was stored; both as before an input.normalization that is the
+    # same for all volumes. On the scale log it adds a factor times the sum, which is what an energy is.
+    sums: str = "none"
 
     def validate(self):
         """Raises ValueError where sizes or names make no sense."""
         checks.choice("model.attribute_head.scale", self.scale, SCALES)
         checks.choice("model.attribute_head.loss", self.loss, ATTRIBUTE_LOSSES)
+        checks.choice("model.attribute_head.sums", self.sums, SUMS)
         expected = "smooth_l1 with model.attribute_head.scale linear"
         checks.require(self.loss != "linex" or self.scale == "log", "model.attribute_head.loss", expected, self.loss)
         checks.require(self.hidden >= 1, "model.attribute_head.hidden", ">= 1", self.hidden)

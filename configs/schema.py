@@ -22,6 +22,7 @@ LABELS = ("instances", "semantic", "boxes", "dicom_seg", "hits")
 BOX_UNITS = ("voxels", "mm")
 INTERPOLATIONS = ("linear", "spline")
 NORMALIZATIONS = ("zscore", "minmax", "percentile", "window", "dataset", "none")
+COMMON_SCALES = ("window", "dataset", "none")  # those that are the same for all volumes
 FOREGROUND_BY = ("instance", "class")
 ON_CORRUPT = ("fail", "skip")
 METRIC_ROWS = ("pooled", "mean")  # the metrics list these beside the classes
@@ -279,6 +280,7 @@ class Config:
         self.inference.validate(self.input.patch_size)
         self.model.validate_patch(self.input.patch_size)
         self._validate_recompute()
+        self._validate_sums()
         return self
 
     def _validate_recompute(self):
@@ -288,9 +290,19 @@ class Config:
         expected = f"False with model.style.norm {norm} and model.backbone.stochastic_depth {depth}"
         checks.require(repeats or not self.train.recompute, "train.recompute", expected, self.train.recompute)
 
+    def _validate_sums(self):
+        """Raises ValueError where a sinh would be taken of what no asinh is."""
+        sums, kind = self.model.attribute_head.sums, self.input.normalization
+        expected = f"none or linear with input.normalization {kind}, which differs from volume to volume"
+        checks.require(sums != "sinh" or kind in COMMON_SCALES, "model.attribute_head.sums", expected, sums)
+
     def without_effect(self):
         """One line for every setting that was changed and, as the others are, does nothing."""
         lines = self.model.without_effect() + self.train.without_effect()
+        if self.model.attribute_head.sums != "none" and not self.data.attributes:
+            lines.append(
+                f"model.attribute_head.sums {self.model.attribute_head.sums} has no effect without data.attributes"
+            )
         if self.data.keypoints and not self.model.keypoint_head.enabled:
             lines.append(f"data.keypoints {self.data.keypoints} have no effect without model.keypoint_head.enabled")
         return lines

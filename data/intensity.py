@@ -33,8 +33,7 @@ def normalize(volume, config, given=None):
         low, high = config.window
         return tf.clip_by_value((volume - low) / (high - low), 0.0, 1.0)
     if kind == "dataset":
-        if not config.intensity_mean:
-            raise ValueError("normalization dataset needs input.intensity_mean and intensity_std, got none")
+        _check_numbers(config)
         mean, deviation = (tf.constant(v, tf.float32) for v in (config.intensity_mean, config.intensity_std))
         return (volume - mean) * _inverse(deviation)
     if kind == "zscore":
@@ -46,6 +45,35 @@ def normalize(volume, config, given=None):
     low, high = _ends(volume, kind) if given is None else _columns(given, _BETWEEN[kind])
     # Also "minmax": rounding, and a record's statistics, must not lead out of the interval.
     return tf.clip_by_value((volume - low) * _inverse(high - low), 0.0, 1.0)
+
+
+def common_scale(config):
+    """How intensities that are normalised alike in all volumes were before.
+
+    Args:
+      config: the `input` section of a Config.
+
+    Returns:
+      gains and offsets, a number per channel each: gain * normalised + offset is the intensity (of "window" where that
+      was not cut off). None where the normalisation differs from volume to volume.
+
+    Raises:
+      ValueError: "dataset" without its numbers.
+    """
+    if config.normalization == "none":
+        return (1.0,) * config.channels, (0.0,) * config.channels
+    if config.normalization == "window":
+        low, high = map(float, config.window)
+        return (high - low,) * config.channels, (low,) * config.channels
+    if config.normalization == "dataset":
+        _check_numbers(config)
+        return tuple(config.intensity_std), tuple(config.intensity_mean)
+    return None
+
+
+def _check_numbers(config):
+    if not config.intensity_mean:
+        raise ValueError("normalization dataset needs input.intensity_mean and intensity_std, got none")
 
 
 def _columns(given, names):

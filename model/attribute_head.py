@@ -11,9 +11,15 @@ MAX_LOG = 80.0
 
 
 class AttributeHead(tf.keras.layers.Layer):
-    """Dense layers over what the box head reads, then one number per attribute."""
+    """Dense layers over what the box head reads, then one number per attribute.
 
-    def __init__(self, *, num_attributes, hidden, num_dense, style, **kwargs):
+    Where logarithms of sums over the object are known (model/roi_sums.py), the dense layers read these, too. With
+    `proportional` numbers are learnt as log(1 + value), and the head adds log(1 + factor * sum): of a value that grows
+    as the sum does a factor is left to learn. The sum of c of them is their geometric mean, times powers of them that
+    are learnt and begin as 0.
+    """
+
+    def __init__(self, *, num_attributes, hidden, num_dense, style, proportional=False, **kwargs):
         """Makes the layers.
 
         Args:
@@ -21,18 +27,43 @@ class AttributeHead(tf.keras.layers.Layer):
           hidden: width of the dense layers.
           num_dense: how many of them.
           style: activation, initializer.
+          proportional: whether a factor times the sum is added; it is called with sums then.
           **kwargs: to the layer.
         """
         super().__init__(**kwargs)
         self.dense = DenseTower(hidden=hidden, num_dense=num_dense, style=style, name="dense")
-        self.values = tf.keras.layers.Dense(
-            num_attributes, kernel_initializer=small(0.01), dtype=tf.float32, name="values"
-        )
+        self.values = _outputs(num_attributes, "values")
+        self.factors = self.powers = None
+        if proportional:
+            self.factors = _outputs(num_attributes, "factors")
+            self.powers = tf.keras.layers.Dense(
+                num_attributes, use_bias=False, kernel_initializer="zeros", dtype=tf.float32, name="powers"
+            )
 
-    def call(self, pooled, training=False):
-        """[B, R, z, y, x, C] -> [B, R, T] float32, in the learnt scale."""
+    def call(self, pooled, log_sums=None, training=False):
+        """Values of rois.
+
+        Args:
+          pooled: [B, R, z, y, x, C], what the box head reads.
+          log_sums: [B, R, c] float32, or None; see model/roi_sums.py.
+          training: as of a layer.
+
+        Returns:
+          [B, R, T] float32, in the learnt scale.
+        """
         x = tf.reshape(pooled, [-1, pooled.shape[1], math.prod(pooled.shape[2:])])
-        return self.values(self.dense(x, training=training))
+        if log_sums is not None:
+            x = tf.concat([x, tf.cast(log_sums, x.dtype)], axis=-1)
+        x = self.dense(x, training=training)
+        if not self.factors:
+            return self.values(x)
+        # In float32, which tells a thousandth of the sum; x may be of half precision.
+        log_products = tf.reduce_mean(log_sums, axis=-1, keepdims=True) + self.powers(log_sums) + self.factors(x)
+        return self.values(x) + tf.math.softplus(log_products)
+
+
+def _outputs(num_attributes, name):
+    return tf.keras.layers.Dense(num_attributes, kernel_initializer=small(0.01), dtype=tf.float32, name=name)
 
 
 def encode_attributes(values, scale):

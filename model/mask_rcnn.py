@@ -1,16 +1,14 @@
 """Mask R-CNN (He et al. 2017) in 3D."""
 
-import dataclasses
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from model import backbone, cascade, detections, losses, receptive_field, targets
-from model.attribute_head import AttributeHead, decode_attributes
-from model.box_head import BoxHead
+from model import backbone, cascade, detections, losses, receptive_field, roi_heads, roi_sums, targets
+from model.attribute_head import decode_attributes
 from model.classifier import Classifier
 from model.fpn import FPN
-from model.keypoint_head import KeypointHead
-from model.mask_head import MaskHead, select_class
+from model.mask_head import select_class
 from model.rpn import RPNHead, object_scores, propose
 from model.segmentation import Segmentation
 from ops import anchors as anchor_ops
@@ -20,13 +18,37 @@ from ops import masks as mask_ops
 from ops.roi_align3d import multilevel_roi_align3d, roi_align3d
 
 
+class Seen(NamedTuple):
+    """What the heads read of a volume.
+
+    volume: [B, Z, Y, X, C] float32. pyramid: [B, z, y, x, C'] per level, finest first. voxels: [B, Z, Y, X, C"], the
+    volume and, with a segmentation, its features. maps: its logits [B, Z, Y, X, K] float32, or None.
+    """
+
+    volume: tf.Tensor
+    pyramid: list
+    voxels: tf.Tensor
+    maps: tf.Tensor | None = None
+
+
 class MaskRCNN(tf.keras.Model):
     """Backbone, pyramid, proposals, rois, heads.
 
     `model(volume)` gives detections; `model.compute_losses(batch, seed)` gives the losses of a training batch.
     """
 
-    def __init__(self, config, *, num_classes, patch_size, num_attributes=0, num_keypoints=0, crop_size=None, **kwargs):
+    def __init__(
+        self,
+        config,
+        *,
+        num_classes,
+        patch_size,
+        num_attributes=0,
+        num_keypoints=0,
+        crop_size=None,
+        intensity=None,
+        **kwargs,
+    ):
         """Builds the parts; variables appear with the first call.
 
         Args:
@@ -37,11 +59,14 @@ class MaskRCNN(tf.keras.Model):
           num_keypoints: N, landmarks that the data gives of every object; 0 for those derived from its mask. The config
             says whether there is a keypoint head.
           crop_size: (z, y, x) voxels around an object, for a classifier to pre-train the backbone; None for none.
+          intensity: gains and offsets, a number per channel each: gain * volume + offset is what the volume was before
+            normalisation, for an attribute head that reads sums of that; None where it is the volume itself.
           **kwargs: to tf.keras.Model.
         """
         # Volumes stay float32, whatever layers compute in: heads read voxels themselves.
         super().__init__(autocast=False, **kwargs)
         self.config, self.patch_size, self.num_keypoints = config, tuple(patch_size), num_keypoints
+        self.intensity = intensity
         self.strides = config.strides()
         self._make_anchors(config.anchors)
         style, fpn = config.style, config.fpn
@@ -75,57 +100,11 @@ class MaskRCNN(tf.keras.Model):
                 style=style,
                 name="segmentation",
             )
-        self._make_roi_heads(config, num_classes, num_attributes, num_keypoints)
+        heads = roi_heads.make(config, num_classes, num_attributes, num_keypoints)
+        self.box_heads, self.mask_head, self.attribute_head, self.keypoint_head = heads
+        weights = config.box_head.delta_weights
+        self.delta_weights = [cascade.stage_weights(weights, stage) for stage in range(len(self.box_heads))]
         self.classifier = Classifier(num_classes, crop_size, name="classifier") if crop_size else None
-
-    def _make_roi_heads(self, config, num_classes, num_attributes, num_keypoints):
-        # What was never trained in a head cannot be frozen there: only the backbone is, as in Detectron2.
-        style = config.style
-        if style.norm == "frozen_batch":
-            style = dataclasses.replace(style, norm="none")
-        box, stages = config.box_head, max(len(config.box_head.cascade_ious), 1)
-        self.box_heads = [
-            BoxHead(
-                num_classes=num_classes,
-                channels=box.channels,
-                num_convs=box.num_convs,
-                hidden=box.hidden,
-                num_dense=box.num_dense,
-                dropout=box.dropout,
-                class_agnostic=box.class_agnostic,
-                style=style,
-                name=f"box_head{stage + 1}" if stages > 1 else "box_head",
-            )
-            for stage in range(stages)
-        ]
-        self.delta_weights = [cascade.stage_weights(box.delta_weights, stage) for stage in range(stages)]
-        mask, keypoint, attribute = config.mask_head, config.keypoint_head, config.attribute_head
-        self.mask_head = MaskHead(
-            num_classes=num_classes,
-            channels=mask.channels,
-            num_convs=mask.num_convs,
-            fine_channels=mask.fine_channels,
-            class_agnostic=mask.class_agnostic,
-            style=style,
-            name="mask_head",
-        )
-        self.attribute_head = self.keypoint_head = None
-        if num_attributes:
-            self.attribute_head = AttributeHead(
-                num_attributes=num_attributes,
-                hidden=attribute.hidden,
-                num_dense=attribute.num_dense,
-                style=style,
-                name="attribute_head",
-            )
-        if keypoint.enabled:
-            self.keypoint_head = KeypointHead(
-                num_keypoints=num_keypoints or len(keypoints.KEYPOINTS),
-                channels=keypoint.channels,
-                num_convs=keypoint.num_convs,
-                style=style,
-                name="keypoint_head",
-            )
 
     def _make_anchors(self, anchors):
         shapes = [anchor_ops.anchor_shapes(sizes, anchors.aspects) for sizes in anchors.sizes]
@@ -176,14 +155,13 @@ class MaskRCNN(tf.keras.Model):
           keypoint_scores [B, D, N] float32 in [0, 1].
         """
         config = self.config
-        features = self.backbone(volume, training=training)
-        pyramid = self._pyramid(features)
-        rois, valid = self._propose(*self.rpn_head(pyramid), training=False)
+        seen = self._look(volume, training)
+        rois, valid = self._propose(*self.rpn_head(seen.pyramid), training=False)
         stages = []
         for stage, head in enumerate(self.box_heads):
             if stage > 0:
                 rois = self._refine(deltas, rois, stages[-1], stage - 1)  # noqa: F821 from the stage before
-            logits, deltas = head(self._pool(pyramid, rois, config.box_head.roi_size), training=training)
+            logits, deltas = head(self._pool(seen, rois, config.box_head.roi_size), training=training)
             stages.append(logits)
         found = detections.detect(
             cascade.mean_probabilities(stages),
@@ -194,24 +172,23 @@ class MaskRCNN(tf.keras.Model):
             delta_weights=self.delta_weights[-1],
             detections=config.detections,
         )
-        voxels, _ = self._voxels(volume, features, pyramid, training)
-        return self._describe(voxels, pyramid, found, training)
+        return self._describe(seen, found, training)
 
-    def _describe(self, voxels, pyramid, found, training):
+    def _describe(self, seen, found, training):
         """Adds masks, attributes and landmarks to detections, and counts them."""
         config = self.config
         if config.detections.mask_margin:
             wide = box_ops.clip(box_ops.widen(found["boxes"], config.detections.mask_margin), self.patch_size)
-            shown = self._found_masks(voxels, pyramid, wide, found["class_ids"], training)
+            shown = self._found_masks(seen, wide, found["class_ids"], training)
             tight = mask_ops.tight_boxes(shown, wide, self.patch_size, config.detections.mask_threshold)
             found["boxes"] = tf.where(found["valid"][..., tf.newaxis], tight, 0.0)
         boxes = found["boxes"]
-        more = {"masks": self._found_masks(voxels, pyramid, boxes, found["class_ids"], training)}
+        more = {"masks": self._found_masks(seen, boxes, found["class_ids"], training)}
         if self.attribute_head:
-            values = self.attribute_head(self._pool(pyramid, boxes, config.box_head.roi_size), training=training)
+            values = self._attributes(seen, boxes, more["masks"], training)
             more["attributes"] = decode_attributes(values, config.attribute_head.scale)
         if self.keypoint_head:
-            logits = self.keypoint_head(self._pool(pyramid, boxes, config.keypoint_head.roi_size), training=training)
+            logits = self.keypoint_head(self._pool(seen, boxes, config.keypoint_head.roi_size), training=training)
             more["keypoints"], more["keypoint_scores"] = keypoints.from_heat_maps(logits, boxes)
         for name, value in more.items():
             valid = tf.reshape(found["valid"], [-1, value.shape[1]] + [1] * (value.shape.rank - 2))
@@ -237,19 +214,17 @@ class MaskRCNN(tf.keras.Model):
         if "classifier" in learns:
             found |= self.classifier.loss(self.backbone, batch, seed)
         else:
-            features = self.backbone(batch["volume"], training=True)
-            pyramid = self._pyramid(features)
+            seen = self._look(batch["volume"], training=True)
             if "rpn" in learns or proposer is None:
-                logits, deltas = self.rpn_head(pyramid)
+                logits, deltas = self.rpn_head(seen.pyramid)
             if "rpn" in learns:
                 found |= self._rpn_losses(logits, deltas, batch, seed)
             if "heads" in learns:
                 own = proposer is None
                 proposals = self._propose(logits, deltas, training=True) if own else proposer.propose(batch["volume"])
-                voxels, maps = self._voxels(batch["volume"], features, pyramid, training=True)
-                found |= self._head_losses(voxels, pyramid, proposals, batch, seed + 1)
+                found |= self._head_losses(seen, proposals, batch, seed + 1)
                 if self.segmentation:
-                    found |= losses.segmentation_losses(maps, batch["instance_ids"], batch["class_ids"])
+                    found |= losses.segmentation_losses(seen.maps, batch["instance_ids"], batch["class_ids"])
         if self.config.style.l2 > 0.0:
             kernels = [v for v in self.trainable_variables if v.name.endswith("kernel:0")]
             l2 = losses.l2_loss(kernels, tf.shape(batch["volume"])[0])["l2"]
@@ -270,11 +245,11 @@ class MaskRCNN(tf.keras.Model):
 
     def propose(self, volume):
         """Proposals [B, P, 6] and whether each is one, [B, P], for the training of another network's heads."""
-        return self._propose(*self.rpn_head(self._pyramid(self.backbone(volume))), training=True)
+        return self._propose(*self.rpn_head(self._look(volume, training=False).pyramid), training=True)
 
     def classify(self, volume, boxes):
         """Probabilities [B, N, K + 1] of what is in given boxes [B, N, 6], voxels; the mean over the stages."""
-        pooled = self._pool(self._pyramid(self.backbone(volume)), boxes, self.config.box_head.roi_size)
+        pooled = self._pool(self._look(volume, training=False), boxes, self.config.box_head.roi_size)
         return cascade.mean_probabilities([head(pooled)[0] for head in self.box_heads])
 
     def _rpn_losses(self, logits, deltas, batch, seed):
@@ -290,7 +265,7 @@ class MaskRCNN(tf.keras.Model):
         )
         return losses.rpn_losses(logits, deltas, self.anchors, anchors, rpn=self.config.rpn)
 
-    def _head_losses(self, voxels, pyramid, proposals, batch, seed):
+    def _head_losses(self, seen, proposals, batch, seed):
         """Losses of the box heads over all rois, and of the other heads over those that hold an object."""
         config, truths = self.config, (batch["boxes"], batch["class_ids"], batch["valid"])
         ious = config.box_head.cascade_ious
@@ -302,7 +277,7 @@ class MaskRCNN(tf.keras.Model):
             if stage > 0:
                 refined = self._refine(deltas, rois.boxes, logits, stage - 1)  # noqa: F821 from the stage before
                 rois = targets.assign_rois(refined, rois.valid, *truths, positive_iou=ious[stage])
-            logits, deltas = head(self._pool(pyramid, rois.boxes, config.box_head.roi_size), training=True)
+            logits, deltas = head(self._pool(seen, rois.boxes, config.box_head.roi_size), training=True)
             stages.append(
                 losses.box_losses(
                     logits, deltas, rois, delta_weights=self.delta_weights[stage], box_head=config.box_head
@@ -314,31 +289,39 @@ class MaskRCNN(tf.keras.Model):
         num_positives = max(1, round(config.rois.num_samples * config.rois.positive_fraction))
         learnt = first._replace(boxes=rois.boxes)
         positives = targets.RoiTargets(*(field[:, :num_positives] for field in learnt))
-        return {**losses.sum_stages(stages), **self._positive_losses(voxels, pyramid, positives, batch)}
+        return {**losses.sum_stages(stages), **self._positive_losses(seen, positives, batch)}
 
-    def _positive_losses(self, voxels, pyramid, rois, batch):
+    def _positive_losses(self, seen, rois, batch):
         config = self.config
-        logits = self._masks(voxels, pyramid, rois.boxes, training=True)
+        logits = self._masks(seen, rois.boxes, training=True)
         masks = targets.roi_masks(batch["instance_ids"], rois, self.mask_size)
         found = losses.mask_losses(logits, masks, rois.class_ids, mask_head=config.mask_head)
         if self.attribute_head:
-            values = self.attribute_head(self._pool(pyramid, rois.boxes, config.box_head.roi_size), training=True)
+            own = tf.sigmoid(select_class(logits, rois.class_ids))
+            values = self._attributes(seen, rois.boxes, own, training=True)
             found |= losses.attribute_loss(values, batch["attributes"], rois, attribute_head=config.attribute_head)
         if self.keypoint_head:
-            logits = self.keypoint_head(self._pool(pyramid, rois.boxes, config.keypoint_head.roi_size), training=True)
+            logits = self.keypoint_head(self._pool(seen, rois.boxes, config.keypoint_head.roi_size), training=True)
             found |= losses.keypoint_loss(logits, *self._true_keypoints(batch), rois)
         return found
 
-    def _found_masks(self, voxels, pyramid, boxes, class_ids, training):
+    def _found_masks(self, seen, boxes, class_ids, training):
         """Masks [B, D, M, M, M] float32 in [0, 1] of a class [B, D] in each box [B, D, 6]."""
-        return tf.sigmoid(select_class(self._masks(voxels, pyramid, boxes, training), class_ids))
+        return tf.sigmoid(select_class(self._masks(seen, boxes, training), class_ids))
 
-    def _masks(self, voxels, pyramid, boxes, training):
+    def _masks(self, seen, boxes, training):
         """Mask logits [B, R, M, M, M, K] in boxes [B, R, 6]."""
         mask, fine = self.config.mask_head, None
         if mask.fine_channels:  # at the middle of every bin, where its target is read
-            fine = roi_align3d(voxels, boxes, stride=1, output_size=self.mask_size, sampling_ratio=1)
-        return self.mask_head(self._pool(pyramid, boxes, mask.roi_size), fine, training=training)
+            fine = roi_align3d(seen.voxels, boxes, stride=1, output_size=self.mask_size, sampling_ratio=1)
+        return self.mask_head(self._pool(seen, boxes, mask.roi_size), fine, training=training)
+
+    def _attributes(self, seen, boxes, masks, training):
+        """Attributes [B, R, T] in the learnt scale, of boxes [B, R, 6] with masks [B, R, M, M, M] in [0, 1]."""
+        kind, sums = self.config.attribute_head.sums, None
+        if kind != "none":
+            sums = roi_sums.log_sums(seen.volume, boxes, masks, kind=kind, intensity=self.intensity)
+        return self.attribute_head(self._pool(seen, boxes, self.config.box_head.roi_size), sums, training=training)
 
     def _true_keypoints(self, batch):
         """Landmarks [B, G, N, 3] of the truths and whether each is known, [B, G, N]."""
@@ -346,16 +329,15 @@ class MaskRCNN(tf.keras.Model):
             return batch["keypoints"], batch["keypoints_valid"]
         return keypoints.from_ids(batch["instance_ids"], batch["boxes"].shape[1])
 
-    def _pyramid(self, features):
-        return self.fpn([features[level] for level in self.config.fpn.levels])
-
-    def _voxels(self, volume, features, pyramid, training):
-        """What is known of every voxel, [B, Z, Y, X, C'], and the maps of the segmentation if there is one."""
+    def _look(self, volume, training):
+        """What the network sees of a volume [B, Z, Y, X, C]: Seen."""
+        features = self.backbone(volume, training=training)
+        pyramid = self.fpn([features[level] for level in self.config.fpn.levels])
         if not self.segmentation:
-            return volume, None
-        finer = [features[level] for level in self.finer]
-        learnt, maps = self.segmentation(pyramid[0], [*finer, volume][: len(self.segmentation.steps)], training)
-        return tf.concat([tf.cast(volume, learnt.dtype), learnt], axis=-1), maps
+            return Seen(volume, pyramid, volume)
+        finer = [*(features[level] for level in self.finer), volume][: len(self.segmentation.steps)]
+        learnt, maps = self.segmentation(pyramid[0], finer, training=training)
+        return Seen(volume, pyramid, tf.concat([tf.cast(volume, learnt.dtype), learnt], axis=-1), maps)
 
     def _propose(self, logits, deltas, *, training):
         rpn = self.config.rpn
@@ -376,11 +358,11 @@ class MaskRCNN(tf.keras.Model):
         weights = self.delta_weights[stage]
         return cascade.refine(deltas, rois, logits, delta_weights=weights, shape=self.patch_size)
 
-    def _pool(self, pyramid, boxes, output_size):
+    def _pool(self, seen, boxes, output_size):
         """Features of rois; the extra level of the pyramid is for the proposals alone (Lin et al. 2017)."""
         levels = len(self.config.fpn.levels)
         return multilevel_roi_align3d(
-            [tf.cast(level, tf.float32) for level in pyramid[:levels]],
+            [tf.cast(level, tf.float32) for level in seen.pyramid[:levels]],
             boxes,
             strides=self.strides[:levels],
             output_size=output_size,

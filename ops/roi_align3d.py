@@ -80,8 +80,8 @@ def _align(features, boxes, levels, strides, size, sampling_ratio):
         strides=strides,
         size=size,
         plan_axis=lambda lo, hi, dim, num_bins: _axis_window(lo, hi, dim, num_bins, sampling_ratio),
-        pool=_contract,
-        pool_gradient=_spread,
+        pool=roi_windows.contract,
+        pool_gradient=roi_windows.spread,
     )
 
 
@@ -127,24 +127,3 @@ def _axis_window(lo, hi, dim, num_bins, sampling_ratio):
     hat = tf.where(is_near[:, :, tf.newaxis], tf.maximum(1.0 - distance, 0.0), 0.0)
     weights = tf.reduce_mean(tf.reshape(hat, [tf.size(lo), num_bins, sampling_ratio, tf.size(window)]), axis=2)
     return cells, widths, weights
-
-
-def _contract(windows, weights):
-    """Applies the weights of one axis after the other: [n, Kz, Ky, Kx, C] -> [n, Pz, Py, Px, C]."""
-    wz, wy, wx = weights
-    count, kz, ky, kx, channels = tf.unstack(tf.shape(windows))
-    pz, py = wz.shape[1], wy.shape[1]
-    along_z = tf.matmul(wz, tf.reshape(windows, [count, kz, ky * kx * channels]))
-    along_y = tf.matmul(wy[:, tf.newaxis], tf.reshape(along_z, [count, pz, ky, kx * channels]))
-    return tf.matmul(wx[:, tf.newaxis, tf.newaxis], tf.reshape(along_y, [count, pz, py, kx, channels]))
-
-
-def _spread(upstream, _, weights):
-    """The transpose of `_contract`, which is linear: [n, Pz, Py, Px, C] -> [n, Kz, Ky, Kx, C]."""
-    wz, wy, wx = weights
-    count, pz, py, _, channels = tf.unstack(tf.shape(upstream))
-    kz, ky, kx = (tf.shape(w)[2] for w in weights)
-    along_x = tf.matmul(wx[:, tf.newaxis, tf.newaxis], upstream, transpose_a=True)
-    along_y = tf.matmul(wy[:, tf.newaxis], tf.reshape(along_x, [count, pz, py, kx * channels]), transpose_a=True)
-    along_z = tf.matmul(wz, tf.reshape(along_y, [count, pz, ky * kx * channels]), transpose_a=True)
-    return tf.reshape(along_z, [count, kz, ky, kx, channels])

@@ -147,6 +147,27 @@ def pool_pyramid(features, boxes, levels, *, strides, size, plan_axis, pool, poo
     return tf.ensure_shape(pooled(*features), [*boxes.shape[:2], *size, features[0].shape[-1]])
 
 
+def contract(windows, weights):
+    """Applies the weights of one axis after the other: [n, Kz, Ky, Kx, C] -> [n, Pz, Py, Px, C]."""
+    wz, wy, wx = weights
+    count, kz, ky, kx, channels = tf.unstack(tf.shape(windows))
+    pz, py = wz.shape[1], wy.shape[1]
+    along_z = tf.matmul(wz, tf.reshape(windows, [count, kz, ky * kx * channels]))
+    along_y = tf.matmul(wy[:, tf.newaxis], tf.reshape(along_z, [count, pz, ky, kx * channels]))
+    return tf.matmul(wx[:, tf.newaxis, tf.newaxis], tf.reshape(along_y, [count, pz, py, kx, channels]))
+
+
+def spread(upstream, _, weights):
+    """The transpose of `contract`, which is linear: [n, Pz, Py, Px, C] -> [n, Kz, Ky, Kx, C]."""
+    wz, wy, wx = weights
+    count, pz, py, _, channels = tf.unstack(tf.shape(upstream))
+    kz, ky, kx = (tf.shape(w)[2] for w in weights)
+    along_x = tf.matmul(wx[:, tf.newaxis, tf.newaxis], upstream, transpose_a=True)
+    along_y = tf.matmul(wy[:, tf.newaxis], tf.reshape(along_x, [count, pz, py, kx * channels]), transpose_a=True)
+    along_z = tf.matmul(wz, tf.reshape(along_y, [count, pz, ky * kx * channels]), transpose_a=True)
+    return tf.reshape(along_z, [count, kz, ky, kx, channels])
+
+
 def _plan(features, boxes, levels, strides, size, plan_axis):
     """The Plan of all rois that have cells to read and are neither empty nor, by accident, infinite or NaN.
 

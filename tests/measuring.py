@@ -11,9 +11,10 @@ OUTPUTS = {"attributes", "keypoints", "keypoint_scores"}
 
 
 def config():
-    """The Config of `tiny` with both heads."""
+    """The Config of `tiny` with both heads, that of attributes with sums."""
     settings = tiny.config()
     settings.data.attributes = ATTRIBUTES
+    settings.model.attribute_head.sums = "linear"
     settings.model.keypoint_head.enabled = True
     return settings.validate()
 

@@ -368,6 +368,21 @@ def roi_pool3d(features, boxes, *, output_size, stride):
     return result
 
 
+def roi_sum3d(volume, boxes, *, output_size):
+    """Integrals [B, R, P, P, P, C] of a volume [B, z, y, x, C] over the bins of boxes [B, R, 6]."""
+    result = np.zeros((*boxes.shape[:2], *output_size, volume.shape[-1]))
+    for b, r in np.ndindex(*boxes.shape[:2]):
+        lo, size = np.float64(boxes[b, r, :3]), np.float64(boxes[b, r, 3:]) - np.float64(boxes[b, r, :3])
+        if not np.all(size > 0.0):
+            continue
+        for index in np.ndindex(*output_size):
+            bin_lo, bin_hi = lo + size * index / output_size, lo + size * np.add(index, 1) / output_size
+            for voxel in np.ndindex(*volume.shape[1:4]):
+                common = np.minimum(bin_hi, np.add(voxel, 1)) - np.maximum(bin_lo, voxel)
+                result[(b, r, *index)] += np.prod(np.maximum(common, 0.0)) * volume[(b, *voxel)]
+    return result
+
+
 # Masks
 
 

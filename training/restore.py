@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from data import intensity
 from model.mask_rcnn import MaskRCNN
 from training import averaging, checkpoints, optimizers, progress
 
@@ -24,6 +25,7 @@ def make_model(config):
             num_keypoints=len(config.data.keypoints),
             patch_size=config.input.patch_size,
             crop_size=config.train.classifier_crop if learns_classifier else None,
+            intensity=None if config.model.attribute_head.sums == "none" else intensity.common_scale(config.input),
             name="mask_rcnn",
         )
         model.build_variables(config.input.channels)

@@ -189,6 +189,7 @@ WRONG = [
     ("model.box_head.cascade_ious", (0.0, 0.5), "rising numbers between 0 and 1"),
     ("model.attribute_head.scale", "sqrt", "one of log, linear"),
     ("model.attribute_head.loss", "l1", "one of smooth_l1, linex"),
+    ("model.attribute_head.sums", "cosh", "one of none, linear, sinh"),
     ("model.attribute_head.hidden", 0, ">= 1"),
     ("model.attribute_head.num_dense", -1, ">= 0"),
     ("model.attribute_head.beta", 0.0, "> 0"),
@@ -325,6 +326,19 @@ class ValidateTest:
         words = "expected smooth_l1 with model.attribute_head.scale linear, came 'linex'"
         with pytest.raises(ValueError, match=words):
             config.validate()
+
+    @pytest.mark.parametrize("kind", schema.NORMALIZATIONS)
+    def test_a_sinh_is_of_what_all_volumes_have_alike(self, kind):
+        config = schema.Config()
+        config.model.attribute_head.sums, config.input.normalization = "sinh", kind
+        if kind in ("window", "dataset", "none"):
+            config.validate()
+        else:
+            words = f"config model.attribute_head.sums: expected none or linear with input.normalization {kind}, which"
+            with pytest.raises(ValueError, match=words):
+                config.validate()
+        config.model.attribute_head.sums = "linear"
+        config.validate()
 
     def test_adam_has_no_weight_decay(self):
         config = schema.Config()
@@ -476,6 +490,11 @@ class WithoutEffectTest:
                 ["model.attribute_head.beta 0.2 has no effect with loss linex"],
             ),
             ({"model.attribute_head.beta": 0.2}, []),
+            (
+                {"model.attribute_head.sums": "linear"},
+                ["model.attribute_head.sums linear has no effect without data.attributes"],
+            ),
+            ({"model.attribute_head.sums": "linear", "data.attributes": ("energy",)}, []),
             (
                 {"data.keypoints": ("tip", "root")},
                 ["data.keypoints ('tip', 'root') have no effect without model.keypoint_head.enabled"],

@@ -89,6 +89,22 @@ class NormalizeTest:
         np.testing.assert_allclose(intensity.normalize(volume, config)[0, 0], [[-2, 0], [2, 0]])
         with pytest.raises(ValueError, match=r"needs input.intensity_mean and intensity_std, got none"):
             intensity.normalize(volume, settings("dataset"))
+        with pytest.raises(ValueError, match=r"needs input.intensity_mean and intensity_std, got none"):
+            intensity.common_scale(settings("dataset"))
+
+    @pytest.mark.parametrize("kind", ["window", "dataset", "none"])
+    def test_common_scale_undoes_what_is_the_same_for_all_volumes(self, kind):
+        numbers = {"intensity_mean": (100.0, -3.0), "intensity_std": (20.0, 7.0)} if kind == "dataset" else {}
+        config = settings(kind, window=(-1e5, 2e5), **numbers)
+        volume = self.volume()
+        gains, offsets = intensity.common_scale(config)
+        normal = intensity.normalize(tf.constant(volume), config)
+        np.testing.assert_allclose(np.multiply(normal, gains) + offsets, volume, atol=0.1)
+        assert len(gains) == len(offsets) == volume.shape[-1] == 2
+
+    @pytest.mark.parametrize("kind", ["zscore", "minmax", "percentile"])
+    def test_no_common_scale_where_every_volume_has_its_own(self, kind):
+        assert intensity.common_scale(settings(kind)) is None
 
     @pytest.mark.parametrize("kind", ["zscore", "minmax", "percentile"])
     def test_a_part_with_the_statistics_of_its_case_is_a_part_of_the_normalised_case(self, kind):

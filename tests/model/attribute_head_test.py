@@ -46,6 +46,87 @@ class AttributeHeadTest:
         np.testing.assert_allclose(function(pooled), head(pooled), atol=1e-6)
 
 
+class SumsTest:
+    LOG_SUMS = np.random.default_rng(3).normal(size=(2, 5, 3)).astype(np.float32)
+
+    def make(self, **changes):
+        head = make(**{"proportional": True, **changes})
+        head(head_cases.pooled(), self.LOG_SUMS)
+        return head
+
+    @pytest.mark.parametrize(
+        ("changes", "parameters"),
+        [
+            ({"proportional": False}, (24 * 7 + 3) * 6 + 6 + 6 * 2 + 2),
+            ({}, (24 * 7 + 3) * 6 + 6 + 2 * (6 * 2 + 2) + 3 * 2),
+            ({"num_dense": 0}, 2 * ((24 * 7 + 3) * 2 + 2) + 3 * 2),
+        ],
+    )
+    def test_parameters_as_counted_by_hand(self, changes, parameters):
+        assert self.make(**changes).count_params() == parameters
+
+    def test_begins_as_the_geometric_mean_of_the_sums(self):
+        values = self.make()(head_cases.pooled(), self.LOG_SUMS)
+        means = np.exp(self.LOG_SUMS.mean(axis=-1, keepdims=True))
+        np.testing.assert_allclose(values, np.repeat(np.log1p(means), 2, axis=-1), atol=0.2)  # small kernels
+
+    def test_hand_values_of_factors_and_powers(self):
+        head = self.make()
+        kernel, _ = head.factors.get_weights()
+        powers = np.float32([[1, -1 / 3], [0, -1 / 3], [0, 2 / 3]])  # of the second attribute: the last sum alone
+        head.values.set_weights([0 * kernel, np.float32([0.0, -0.5])])
+        head.factors.set_weights([0 * kernel, np.log(np.float32([3.0, 0.25]))])
+        head.powers.set_weights([powers])
+        sums = np.exp(self.LOG_SUMS)
+        first = np.log1p(3.0 * sums.prod(axis=-1) ** (1 / 3) * sums[..., 0])
+        second = np.log1p(0.25 * sums[..., 2]) - 0.5
+        found = head(head_cases.pooled(), self.LOG_SUMS)
+        np.testing.assert_allclose(found, np.stack([first, second], axis=-1), atol=1e-5)
+
+    def test_dense_layers_read_them(self):
+        head = self.make(proportional=False)
+        more = head(head_cases.pooled(), self.LOG_SUMS + 1.0)
+        assert np.abs(more - head(head_cases.pooled(), self.LOG_SUMS)).max() > 1e-3
+
+    @pytest.mark.parametrize("log_sum", [-11.5, 60.0])
+    def test_no_sum_and_a_huge_one_are_finite(self, log_sum):
+        head = self.make()
+        values = head(head_cases.pooled(), np.full((2, 5, 3), log_sum, np.float32))
+        np.testing.assert_allclose(values, np.full((2, 5, 2), max(log_sum, 0.0)), atol=1.0)
+        assert np.all(np.isfinite(decode_attributes(values, "log")))
+
+    @pytest.mark.parametrize("proportional", [True, False])
+    def test_a_gradient_reaches_every_weight(self, proportional):
+        head = self.make(proportional=proportional)
+        with tf.GradientTape() as tape:
+            found = head(head_cases.pooled(), self.LOG_SUMS, training=True)
+            total = tf.reduce_sum(found * np.random.default_rng(1).normal(size=found.shape))
+        assert len(head.trainable_weights) == (7 if proportional else 4)
+        assert all(np.any(gradient) for gradient in tape.gradient(total, head.trainable_weights))
+
+    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+    def test_half_precision_adds_them_in_float32(self, policy):
+        tf.keras.mixed_precision.set_global_policy(policy)
+        try:
+            head = self.make()
+        finally:
+            tf.keras.mixed_precision.set_global_policy("float32")
+        head.set_weights([0 * weight for weight in head.get_weights()])
+        found = head(head_cases.pooled(), np.full((2, 5, 3), 19.123456, np.float32))
+        assert found.dtype == tf.float32
+        np.testing.assert_allclose(found, np.full((2, 5, 2), 19.123456), rtol=1e-6)
+
+    def test_variables_without_sums_are_those_of_before(self):
+        head = make()
+        head(head_cases.pooled())
+        assert [weight.name.split("/", 1)[1] for weight in head.weights] == [
+            "dense/fc1/kernel:0",
+            "dense/fc1/bias:0",
+            "values/kernel:0",
+            "values/bias:0",
+        ]
+
+
 class EncodeAttributesTest:
     def test_hand_values(self):
         values = np.float32([0.0, np.e - 1, 99.0, -99.0, np.nan])

@@ -88,9 +88,7 @@ class FineTest:
         seen = []
         monkeypatch.setattr(model, "mask_head", lambda pooled, fine, training: seen.append(fine))
         volume = np.random.default_rng(2).normal(size=(1, *model.patch_size, 1)).astype(np.float32)
-        model._masks(
-            volume, model._pyramid(model.backbone(volume)), np.float32([[[1, 2, 3, 5, 8, 11]]]), training=False
-        )
+        model._masks(model._look(volume, training=False), np.float32([[[1, 2, 3, 5, 8, 11]]]), training=False)
         np.testing.assert_allclose(seen[0][0, 0], volume[0, 1:5, 2:8, 3:11], rtol=1e-5, atol=1e-6)
 
 

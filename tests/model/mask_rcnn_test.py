@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from model import losses as model_losses
 from model import targets
+from model.mask_head import select_class
+from ops.roi_sum3d import roi_sum3d
 from tests import tiny
+from tests.model import networks
 
 LOSSES = ["rpn_class", "rpn_box", "roi_class", "roi_box", "mask", "mask_dice"]
 SEED = tf.constant([0, 1])
@@ -282,3 +286,53 @@ class LearningTest:
         np.testing.assert_array_equal(
             found["class_ids"][0].numpy()[good][order], batch["class_ids"][0][batch["valid"][0]][truth_order]
         )
+
+
+class SumsTest:
+    """A head that adds nothing to log(1 + sum) says what the objects' voxels sum up to."""
+
+    @pytest.fixture(name="summing", scope="class", params=["linear", "sinh"])
+    def fixture_summing(self, request):
+        """A Config, its network with random weights, a batch, and what each of its voxels measured."""
+        tf.keras.utils.set_random_seed(0)
+        changes = {
+            "data.attributes": ("energy",),
+            "model.attribute_head.sums": request.param,
+            "input.normalization": "dataset",
+            "input.intensity_mean": (0.5,),
+            "input.intensity_std": (2.0,),
+        }
+        config = tiny.exhaustive(networks.config(changes))
+        model, batch = tiny.model(config), networks.batch(config)
+        networks.randomize(model, seed=0)
+        for layer in (model.attribute_head.values, model.attribute_head.factors, model.attribute_head.powers):
+            layer.set_weights([0 * weight for weight in layer.get_weights()])
+        volume = batch["volume"].numpy()
+        measured = {"linear": volume + 0.5 / 2.0, "sinh": np.sinh(2.0 * volume + 0.5)}[request.param]
+        return types.SimpleNamespace(config=config, model=model, batch=batch, measured=measured)
+
+    def test_attributes_are_the_sums_over_the_masks_that_are_found(self, summing):
+        found = {name: value.numpy() for name, value in summing.model(summing.batch["volume"]).items()}
+        assert found["num_detections"].min() > 0
+        bins = roi_sum3d(summing.measured, found["boxes"], output_size=summing.model.mask_size).numpy()
+        sums = (found["masks"] * bins[..., 0]).sum(axis=(2, 3, 4))
+        expected = np.where(found["valid"], np.maximum(sums, 0.01) / 1000, 0.0)
+        np.testing.assert_allclose(found["attributes"][..., 0], expected, rtol=1e-3)
+
+    def test_in_training_the_mask_is_that_of_the_true_class(self, summing, monkeypatch):
+        model, batch, seen = summing.model, summing.batch, []
+        losses = model_losses.attribute_loss
+
+        def attribute_loss(values, attributes, rois, **kwargs):
+            seen.append((values, rois))
+            return losses(values, attributes, rois, **kwargs)
+
+        monkeypatch.setattr(model_losses, "attribute_loss", attribute_loss)
+        model.compute_losses(batch, SEED)
+        ((values, rois),) = seen
+        logits = model._masks(model._look(batch["volume"], training=True), rois.boxes, training=True)
+        masks = tf.sigmoid(select_class(logits, rois.class_ids)).numpy()
+        bins = roi_sum3d(summing.measured, rois.boxes, output_size=model.mask_size).numpy()
+        sums = (masks * bins[..., 0]).sum(axis=(2, 3, 4))
+        np.testing.assert_allclose(np.expm1(values[..., 0]), np.maximum(sums, 0.01) / 1000, rtol=1e-3)
+        assert set(rois.class_ids.numpy().ravel()) >= {1, 2}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from model import roi_sums
 from tests import tiny
 from tests.model import networks
 from training import loop, optimizers
@@ -22,6 +23,7 @@ HALVES = ("mixed_bfloat16", "mixed_float16")
 SCALE_WITHOUT_OVERFLOW = 512.0
 # All that casts: heads, pooling, interpolation, slopes, levels.
 SETTINGS = networks.EVERY_HEAD | {
+    "model.attribute_head.sums": "linear",
     "model.style.activation": "prelu",
     "model.backbone.stem_pool": (1, 1, 2),
     "model.fpn.upsampling": "trilinear",
@@ -120,6 +122,23 @@ class PrecisionTest:
         assert {name: value.dtype for name, value in found.items()} == {n: v.dtype for n, v in world.found.items()}
         assert model.backbone(world.batch["volume"])[3].dtype == tf.as_dtype(settings.train.precision[6:])
         assert {variable.dtype for variable in model.variables} == {tf.float32}
+
+    def test_sums_read_the_volume_and_the_masks_in_float32(self, world, half, monkeypatch):
+        _, model = half
+        read = []
+
+        def log_sums(volume, boxes, masks, **kwargs):
+            read.append((volume, masks))
+            return exact(volume, boxes, masks, **kwargs)
+
+        exact = roi_sums.log_sums
+        monkeypatch.setattr(roi_sums, "log_sums", log_sums)
+        model(world.batch["volume"])
+        model.compute_losses(world.batch, SEED)
+        assert len(read) == 2
+        for volume, masks in read:
+            np.testing.assert_array_equal(volume, world.batch["volume"])
+            assert volume.dtype == masks.dtype == tf.float32
 
     @pytest.mark.parametrize("precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"])
     def test_twenty_steps_of_training(self, precision):

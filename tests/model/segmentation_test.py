@@ -111,12 +111,9 @@ class NetworkTest:
         model, seen = tiny.model(settings), []
         truths = networks.batch(settings)
         monkeypatch.setattr(model, "mask_head", lambda pooled, fine, training: seen.append(fine))
-        volume = truths["volume"]
-        features = model.backbone(volume)
-        pyramid = model._pyramid(features)
-        voxels, maps = model._voxels(volume, features, pyramid, training=False)
-        assert maps.shape == (2, *model.patch_size, 2)
-        model._masks(voxels, pyramid, np.float32([[[1, 2, 3, 5, 8, 11]]] * 2), training=False)
+        found = model._look(truths["volume"], training=False)
+        assert found.maps.shape == (2, *model.patch_size, 2)
+        model._masks(found, np.float32([[[1, 2, 3, 5, 8, 11]]] * 2), training=False)
         assert seen[0].shape == (2, 1, *model.mask_size, 1 + 4)
 
     def test_it_learns_to_tell_classes_of_voxels(self):
@@ -128,8 +125,7 @@ class NetworkTest:
         @tf.function
         def step():
             with tf.GradientTape() as tape:
-                features = model.backbone(truths["volume"], training=True)
-                _, maps = model._voxels(truths["volume"], features, model._pyramid(features), training=True)
+                maps = model._look(truths["volume"], training=True).maps
                 found = losses.segmentation_losses(maps, truths["instance_ids"], truths["class_ids"])
                 loss = tf.reduce_mean(found["segmentation"] + found["segmentation_dice"])
             optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))

@@ -78,6 +78,12 @@ CHANGES = {
         "attributes": {"data.attributes": ("volume", "unknown")},
         "keypoints": {"model.keypoint_head.enabled": True},
         "linear attributes": {"data.attributes": ("volume",), "model.attribute_head.scale": "linear"},
+        "linear sums": {"data.attributes": ("volume",), "model.attribute_head.sums": "linear"},
+        "sinh sums": {
+            "data.attributes": ("volume", "unknown"),
+            "model.attribute_head.sums": "sinh",
+            "input.normalization": "none",
+        },
         "all": {"data.attributes": ("volume", "unknown"), "model.keypoint_head.enabled": True},
         # Untrained proposals overlap little.
         "no truths as rois": {

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from ops import anchors as anchor_ops
-from ops import box_losses, masks, matching, nms3d, overlaps, roi_align3d, roi_levels, roi_pool3d, soft_nms3d
+from ops import box_losses, masks, matching, nms3d, overlaps, roi_align3d, roi_levels, roi_pool3d, roi_sum3d, soft_nms3d
 from ops import boxes as box_ops
 from ops.atss import atss
 from ops.box_clustering import weighted_box_clustering
@@ -101,6 +101,7 @@ CASES = {
         {"boxes": BATCH},
         lambda boxes: roi_pool3d.multilevel_roi_pool3d([FEATURES], boxes, output_size=2, **PYRAMID),
     ),
+    "roi_sum3d": ({"boxes": BATCH}, lambda boxes: roi_sum3d.roi_sum3d(FEATURES, boxes, output_size=2)),
     "mask_targets": ({"boxes": BATCH}, lambda boxes: masks.mask_targets(IDS, boxes, np.int32([[0, 1, 0]]), 2)),
     "covered_voxels": ({"boxes": BOXES}, lambda boxes: masks.covered_voxels(boxes, SHAPE)),
     "resample": (

@@ -134,6 +134,13 @@ class FromCheckpointTest:
                 "linear",
                 {"attribute_head/values/kernel", "attribute_head/values/bias"},
             ),
+            (
+                "attribute_head",
+                "sums",
+                "linear",
+                "sinh",
+                {f"attribute_head/{name}/kernel" for name in ("values", "factors", "powers")},
+            ),
         ],
     )
     def test_settings_that_give_the_same_shapes_another_meaning(
