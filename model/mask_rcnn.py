@@ -178,10 +178,7 @@ class MaskRCNN(tf.keras.Model):
         """Adds masks, attributes and landmarks to detections, and counts them."""
         config = self.config
         if config.detections.mask_margin:
-            wide = box_ops.clip(box_ops.widen(found["boxes"], config.detections.mask_margin), self.patch_size)
-            shown = self._found_masks(seen, wide, found["class_ids"], training)
-            tight = mask_ops.tight_boxes(shown, wide, self.patch_size, config.detections.mask_threshold)
-            found["boxes"] = tf.where(found["valid"][..., tf.newaxis], tight, 0.0)
+            found["boxes"] = self._boxes_by_masks(seen, found, training)
         boxes = found["boxes"]
         more = {"masks": self._found_masks(seen, boxes, found["class_ids"], training)}
         if self.attribute_head:
@@ -304,6 +301,14 @@ class MaskRCNN(tf.keras.Model):
             logits = self.keypoint_head(self._pool(seen, rois.boxes, config.keypoint_head.roi_size), training=True)
             found |= losses.keypoint_loss(logits, *self._true_keypoints(batch), rois)
         return found
+
+    def _boxes_by_masks(self, seen, found, training):
+        """What masks show in wider boxes, [B, D, 6]; the box as it was found where that is nothing."""
+        settings, boxes = self.config.detections, found["boxes"]
+        wide = box_ops.clip(box_ops.widen(boxes, settings.mask_margin), self.patch_size)
+        masks = self._found_masks(seen, wide, found["class_ids"], training)
+        tight, shown = mask_ops.tight_boxes(masks, wide, self.patch_size, settings.mask_threshold)
+        return tf.where((shown & found["valid"])[..., tf.newaxis], tight, boxes)
 
     def _found_masks(self, seen, boxes, class_ids, training):
         """Masks [B, D, M, M, M] float32 in [0, 1] of a class [B, D] in each box [B, D, 6]."""

@@ -149,7 +149,8 @@ def tight_boxes(masks, boxes, shape, threshold=0.5):
       threshold: a voxel belongs to an object where its mask is at least this.
 
     Returns:
-      [B, D, 6] float32, whole voxels inside box and volume; the box itself, untouched, where the mask shows none.
+      boxes: [B, D, 6] float32, whole voxels inside box and volume; zeros where the mask shows none.
+      shown: [B, D] bool, whether it shows any.
 
     Raises:
       ValueError: other shapes or types.
@@ -167,7 +168,7 @@ def tight_boxes(masks, boxes, shape, threshold=0.5):
         his.append(shape[axis] - tf.argmax(tf.cast(is_shown, tf.int32)[..., ::-1], axis=-1, output_type=tf.int32))
         shows &= tf.reduce_any(is_shown, axis=-1)
     found = tf.cast(tf.stack([*los, *his], axis=-1), tf.float32)
-    return tf.where(shows[..., tf.newaxis], found, boxes)
+    return tf.where(shows[..., tf.newaxis], found, 0.0), shows
 
 
 def paste(masks, boxes, valid, shape):

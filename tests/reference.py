@@ -435,7 +435,7 @@ def tight_box(mask, box, shape, threshold=0.5):
                 if np.interp(cell, np.arange(len(profile)), profile) >= threshold:
                     shown.append(voxel)
         if not shown:
-            return box
+            return np.zeros(6, np.float32)
         lo.append(shown[0])
         hi.append(shown[-1] + 1)
     return np.float32([*lo, *hi])
