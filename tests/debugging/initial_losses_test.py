@@ -43,14 +43,17 @@ class CheckTest:
         settings.model.box_head.cascade_ious = (0.3, 0.4)
         settings.model.mask_head.losses = ("focal",)
         settings.model.keypoint_head.enabled = True
+        settings.model.segmentation.channels = 8
         settings.model.style.l2 = 1e-3
         model = tiny.model(settings.validate())
         found = initial_losses.measure(model, tiny.batch(settings, 0, num_objects=(3, 2, 3)), 0)
         checked = {name: initial_losses.verdict(name, found) for name in model.loss_names()}
-        assert list(checked) == ["rpn_class", "rpn_box", "roi_class", "roi_box", "mask_focal", "keypoint", "l2"]
+        heads, voxels = ["roi_class", "roi_box", "mask_focal", "keypoint"], ["segmentation", "segmentation_dice"]
+        assert list(checked) == ["rpn_class", "rpn_box", *heads, *voxels, "l2"]
         assert all(verdict.passed for verdict in checked.values()), checked
         assert "focal loss of the prior 0.01" in checked["rpn_class"].expected
         assert "x 2 stages" in checked["roi_class"].expected
+        assert "by 0.05" in checked["segmentation"].expected
 
 
 class ExpectationsTest:
