@@ -252,7 +252,7 @@ class Model:
         if self.backbone.kind == "resnet" and self.backbone.block == "bottleneck":
             inner = [channels // self.backbone.bottleneck_ratio for channels in self.backbone.stage_channels]
             widths += [("backbone.stage_channels / bottleneck_ratio", channels) for channels in inner]
-        if self.segmentation.channels:
+        if self.segmentation.channels > 0:
             widths.append(("segmentation.channels", self.segmentation.channels))
         for head in ("box_head", "mask_head") + ("keypoint_head",) * self.keypoint_head.enabled:
             widths.append((f"{head}.channels", getattr(self, head).channels))
