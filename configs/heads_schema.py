@@ -253,14 +253,11 @@ class Detections:
     soft_sigma: float = 0.5  # of suppression soft_gaussian
     max_detections: int = 32  # D, per patch
     mask_threshold: float = 0.5
-    # Share of its size by which a box is widened on every side to see its mask whole, and then shrunk to what that
-    # shows; 0: boxes stay as the box head gives them.
-    mask_margin: float = 0.0
 
     def validate(self):
         """Raises ValueError where thresholds, counts or names make no sense."""
         checks.choice("model.detections.suppression", self.suppression, SUPPRESSIONS)
-        for name in ("score_threshold", "nms_iou", "mask_threshold", "mask_margin"):
+        for name in ("score_threshold", "nms_iou", "mask_threshold"):
             checks.share(f"model.detections.{name}", getattr(self, name))
         checks.require(self.soft_sigma > 0, "model.detections.soft_sigma", "> 0", self.soft_sigma)
         checks.require(self.max_detections >= 1, "model.detections.max_detections", ">= 1", self.max_detections)

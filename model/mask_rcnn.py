@@ -12,9 +12,7 @@ from model.mask_head import select_class
 from model.rpn import RPNHead, object_scores, propose
 from model.segmentation import Segmentation
 from ops import anchors as anchor_ops
-from ops import boxes as box_ops
 from ops import keypoints
-from ops import masks as mask_ops
 from ops.roi_align3d import multilevel_roi_align3d, roi_align3d
 
 
@@ -176,11 +174,9 @@ class MaskRCNN(tf.keras.Model):
 
     def _describe(self, seen, found, training):
         """Adds masks, attributes and landmarks to detections, and counts them."""
-        config = self.config
-        if config.detections.mask_margin:
-            found["boxes"] = self._boxes_by_masks(seen, found, training)
-        boxes = found["boxes"]
-        more = {"masks": self._found_masks(seen, boxes, found["class_ids"], training)}
+        config, boxes = self.config, found["boxes"]
+        logits = self._masks(seen, boxes, training)
+        more = {"masks": tf.sigmoid(select_class(logits, found["class_ids"]))}
         if self.attribute_head:
             values = self._attributes(seen, boxes, more["masks"], training)
             more["attributes"] = decode_attributes(values, config.attribute_head.scale)
@@ -301,18 +297,6 @@ class MaskRCNN(tf.keras.Model):
             logits = self.keypoint_head(self._pool(seen, rois.boxes, config.keypoint_head.roi_size), training=True)
             found |= losses.keypoint_loss(logits, *self._true_keypoints(batch), rois)
         return found
-
-    def _boxes_by_masks(self, seen, found, training):
-        """What masks show in wider boxes, [B, D, 6]; the box as it was found where that is nothing."""
-        settings, boxes = self.config.detections, found["boxes"]
-        wide = box_ops.clip(box_ops.widen(boxes, settings.mask_margin), self.patch_size)
-        masks = self._found_masks(seen, wide, found["class_ids"], training)
-        tight, shown = mask_ops.tight_boxes(masks, wide, self.patch_size, settings.mask_threshold)
-        return tf.where((shown & found["valid"])[..., tf.newaxis], tight, boxes)
-
-    def _found_masks(self, seen, boxes, class_ids, training):
-        """Masks [B, D, M, M, M] float32 in [0, 1] of a class [B, D] in each box [B, D, 6]."""
-        return tf.sigmoid(select_class(self._masks(seen, boxes, training), class_ids))
 
     def _masks(self, seen, boxes, training):
         """Mask logits [B, R, M, M, M, K] in boxes [B, R, 6]."""

@@ -161,27 +161,6 @@ def clip(boxes, shape):
     return tf.clip_by_value(checks.float32("boxes", boxes), 0.0, tf.tile(limit, [2]))
 
 
-def widen(boxes, share):
-    """Boxes that reach further on every side, by a share of their size.
-
-    Args:
-      boxes: [..., 6] float32, voxels.
-      share: of the size along each axis that is added at either end; at least 0.
-
-    Returns:
-      [..., 6] float32; an empty box as it is.
-
-    Raises:
-      ValueError: other shapes or types, a share below 0.
-    """
-    checks.within("share", share, 0, math.inf)
-    checks.shapes("boxes [..., 6]", boxes)
-    boxes = checks.float32("boxes", boxes)
-    lo, hi = boxes[..., :3], boxes[..., 3:]
-    more = tf.where(tf.reduce_all(hi > lo, axis=-1, keepdims=True), share * (hi - lo), 0.0)
-    return tf.concat([lo - more, hi + more], axis=-1)
-
-
 def flip(boxes, shape, axes):
     """Boxes of a mirrored volume.
 

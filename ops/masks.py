@@ -136,41 +136,6 @@ def resample(mask, box, lo, hi):
     return tf.reshape(values, count)
 
 
-def tight_boxes(masks, boxes, shape, threshold=0.5):
-    """The voxels that masks show inside their boxes, as boxes.
-
-    Along each axis the largest values of a mask across it are interpolated at the centres of voxels, as `resample` does
-    with all of them; the box goes from the first voxel that reaches the threshold to the last.
-
-    Args:
-      masks: [B, D, M, M, M] float32.
-      boxes: [B, D, 6] float32, voxels.
-      shape: (Z, Y, X).
-      threshold: a voxel belongs to an object where its mask is at least this.
-
-    Returns:
-      boxes: [B, D, 6] float32, whole voxels inside box and volume; zeros where the mask shows none.
-      shown: [B, D] bool, whether it shows any.
-
-    Raises:
-      ValueError: other shapes or types.
-    """
-    checks.shapes("masks [B, D, Mz, My, Mx], boxes [B, D, 6]", masks, boxes)
-    masks, boxes = checks.float32("masks", masks), checks.float32("boxes", boxes)
-    lo, hi = covered_voxels(boxes, shape)
-    los, his, shows = [], [], tf.constant(True)
-    for axis in range(3):
-        profile = tf.reduce_max(masks, [a + 2 for a in range(3) if a != axis])  # [B, D, M]
-        voxels, begin, end = tf.range(shape[axis]), boxes[..., axis, tf.newaxis], boxes[..., axis + 3, tf.newaxis]
-        values = tf.linalg.matvec(_linear_weights(voxels, begin, end, tf.shape(masks)[axis + 2]), profile)  # [B, D, Z]
-        is_shown = (values >= threshold) & (voxels >= lo[..., axis, tf.newaxis]) & (voxels < hi[..., axis, tf.newaxis])
-        los.append(tf.argmax(tf.cast(is_shown, tf.int32), axis=-1, output_type=tf.int32))
-        his.append(shape[axis] - tf.argmax(tf.cast(is_shown, tf.int32)[..., ::-1], axis=-1, output_type=tf.int32))
-        shows &= tf.reduce_any(is_shown, axis=-1)
-    found = tf.cast(tf.stack([*los, *his], axis=-1), tf.float32)
-    return tf.where(shows[..., tf.newaxis], found, 0.0), shows
-
-
 def paste(masks, boxes, valid, shape):
     """Roi masks put back into one volume, the largest where they overlap.
 

@@ -217,35 +217,6 @@ class CallTest:
             assert not value.numpy().any(), name
 
 
-FOUND = {
-    "boxes": np.float32([[[2, 4, 6, 6, 12, 18], [1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 0]]]),
-    "class_ids": np.int32([[1, 2, 0]]),
-    "valid": np.array([[True, True, False]]),
-}
-
-
-class BoxesByMasksTest:
-    def boxes(self, world, monkeypatch, shows):
-        """What becomes of FOUND where masks show the cells of `shows`, a function of the grid's (z, y, x) in [0, 1]."""
-        model = world.model
-        monkeypatch.setattr(model.config.detections, "mask_margin", 0.5)
-        size = model.mask_size
-        grid = np.stack(np.meshgrid(*[(np.arange(n) + 0.5) / n for n in size], indexing="ij"))
-        logits = np.broadcast_to(np.where(shows(*grid), 10.0, -10.0)[None, None, ..., None], (1, 3, *size, 2))
-        monkeypatch.setattr(model, "_masks", lambda seen, boxes, training: tf.constant(logits, tf.float32))
-        return model._boxes_by_masks(None, FOUND, training=False).numpy()
-
-    def test_they_are_what_masks_show_in_wider_boxes(self, world, monkeypatch):
-        # The first is widened to all of the patch, (8, 16, 24), the second to (-0.5, 0.5, 1.5) to (5.5, 6.5, 7.5), of
-        # which the patch holds z from 0 on; both show three of eight cells along x, to 9 and to 3.75.
-        found = self.boxes(world, monkeypatch, lambda z, y, x: x < 0.4)
-        np.testing.assert_array_equal(found, [[[0, 0, 0, 8, 16, 9], [0, 0, 1, 5, 6, 4], [0, 0, 0, 0, 0, 0]]])
-
-    def test_a_mask_that_shows_nothing_leaves_the_box(self, world, monkeypatch):
-        found = self.boxes(world, monkeypatch, lambda z, y, x: x < 0.0)
-        np.testing.assert_array_equal(found, FOUND["boxes"])
-
-
 class KernelTest:
     def test_one_slice_alone_is_seen_where_no_kernel_is_longer(self):
         settings = tiny.config()

@@ -94,7 +94,6 @@ CHANGES = {
     },
     "rest": {
         "linear soft-NMS": {"model.detections.suppression": "soft_linear"},
-        "boxes by masks": {"model.detections.mask_margin": 0.1},
         "odd patch": {"input.patch_size": (7, 15, 21)},
         "Gaussian soft-NMS": {"model.detections.suppression": "soft_gaussian"},
         "three channels": {"input.channels": 3},
@@ -127,7 +126,6 @@ BRANCHES = {
     "model.mask_head.fine_channels": 3,
     "model.segmentation.channels": 4,
     "model.detections.suppression": "soft_gaussian",
-    "model.detections.mask_margin": 0.2,
 }
 
 

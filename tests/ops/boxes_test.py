@@ -338,33 +338,6 @@ class ClipTest:
         assert compiled(tf.zeros([2, 0, 6]), tf.constant(SHAPE)).shape == (2, 0, 6)
 
 
-class WidenTest:
-    def test_hand_values(self):
-        boxes = np.float32([[1, 2, 3, 5, 8, 13], [2, 2, 2, 2, 6, 6], [4, 4, 4, 1, 5, 5]])
-        expected = [[0, 0.5, 0.5, 6, 9.5, 15.5], [2, 2, 2, 2, 6, 6], [4, 4, 4, 1, 5, 5]]
-        np.testing.assert_array_equal(box_ops.widen(boxes, 0.25), np.float32(expected))
-
-    def test_by_nothing_changes_nothing(self):
-        boxes = np.random.default_rng(16).uniform(-3, 14, (2, 3, 6)).astype(np.float32)
-        np.testing.assert_array_equal(box_ops.widen(boxes, 0.0), boxes)
-
-    @pytest.mark.parametrize("axes", PERMUTATIONS)
-    def test_permuted_axes_permute_boxes(self, axes):
-        boxes = reference.random_boxes(np.random.default_rng(17), 9, SHAPE)
-        expected = reference.permute_boxes(box_ops.widen(boxes, 0.3), axes)
-        np.testing.assert_array_equal(box_ops.widen(reference.permute_boxes(boxes, axes), 0.3), expected)
-
-    def test_unknown_batch_and_count_equal_eager(self):
-        boxes = reference.random_boxes(np.random.default_rng(18), 6, SHAPE).reshape(2, 3, 6)
-        compiled = tf.function(lambda b: box_ops.widen(b, 0.2), input_signature=[BOXES])
-        np.testing.assert_array_equal(compiled(boxes), box_ops.widen(boxes, 0.2))
-        assert compiled(tf.zeros([2, 0, 6])).shape == (2, 0, 6)
-
-    def test_share_below_0_raises(self):
-        with pytest.raises(ValueError, match=r"expected share .*0.*, came -0.1"):
-            box_ops.widen(np.zeros((1, 6), np.float32), -0.1)
-
-
 class FlipTest:
     BOXES = np.float32([[0, 1, 2, 3, 5, 7], [-1, 0, 4, 5, 8, 4]])
 

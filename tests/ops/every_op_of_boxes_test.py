@@ -33,7 +33,6 @@ CASES = {
     "encode": ({"boxes": BOXES, "anchors": BOXES[::-1]}, box_ops.encode),
     "decode": ({"deltas": BOXES / 16, "anchors": BOXES}, box_ops.decode),
     "clip": ({"boxes": BOXES}, lambda boxes: box_ops.clip(boxes, (3, 5, 7))),
-    "widen": ({"boxes": BOXES}, lambda boxes: box_ops.widen(boxes, 0.25)),
     "flip": ({"boxes": BOXES}, lambda boxes: box_ops.flip(boxes, SHAPE, (0, 2))),
     "scale": ({"boxes": BOXES}, lambda boxes: box_ops.scale(boxes, (2, 1, 0.5))),
     "to_mm": ({"boxes": BOXES}, lambda boxes: box_ops.to_mm(boxes, (2, 1, 0.5), (1, 2, 3))),
@@ -107,10 +106,6 @@ CASES = {
     "resample": (
         {"mask": MASKS[0], "box": BOXES[0]},
         lambda mask, box: masks.resample(mask, box, (1, 1, 3), (4, 5, 6)),
-    ),
-    "tight_boxes": (
-        {"masks": MASKS[None], "boxes": BATCH},
-        lambda **found: masks.tight_boxes(**found, shape=SHAPE),
     ),
     "paste": ({"masks": MASKS, "boxes": BOXES}, lambda **found: masks.paste(**found, valid=ALL, shape=SHAPE)),
     "label_volume": (
