@@ -95,7 +95,7 @@ class MaskRCNN(tf.keras.Model):
                 channels=config.segmentation.channels,
                 strides=strides,
                 upsampling=fpn.upsampling,
-                style=style,
+                style=roi_heads.style_of_heads(style),
                 name="segmentation",
             )
         heads = roi_heads.make(config, num_classes, num_attributes, num_keypoints)

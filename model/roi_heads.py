@@ -21,10 +21,7 @@ def make(config, num_classes, num_attributes, num_keypoints):
     Returns:
       list of BoxHead, one for each stage of a cascade; MaskHead; AttributeHead or None; KeypointHead or None.
     """
-    # What was never trained in a head cannot be frozen there: only the backbone is, as in Detectron2.
-    style = config.style
-    if style.norm == "frozen_batch":
-        style = dataclasses.replace(style, norm="none")
+    style = style_of_heads(config.style)
     mask, attribute, keypoint = config.mask_head, config.attribute_head, config.keypoint_head
     mask_head = MaskHead(
         num_classes=num_classes,
@@ -54,6 +51,11 @@ def make(config, num_classes, num_attributes, num_keypoints):
             name="keypoint_head",
         )
     return _box_heads(config.box_head, num_classes, style), mask_head, attribute_head, keypoint_head
+
+
+def style_of_heads(style):
+    """The style of what is no part of the backbone: what was never trained there cannot be frozen, as in Detectron2."""
+    return dataclasses.replace(style, norm="none") if style.norm == "frozen_batch" else style
 
 
 def _box_heads(config, num_classes, style):

@@ -116,6 +116,12 @@ class NetworkTest:
         model._masks(found, np.float32([[[1, 2, 3, 5, 8, 11]]] * 2), training=False)
         assert seen[0].shape == (2, 1, *model.mask_size, 1 + 4)
 
+    def test_nothing_of_it_is_frozen_with_the_backbone(self):
+        settings = networks.config({"model.segmentation.channels": 4, "model.style.norm": "frozen_batch"})
+        names = [variable.name for variable in tiny.model(settings).segmentation.variables]
+        assert any("smooth1/conv/bias" in name for name in names)
+        assert not any("norm" in name for name in names)
+
     def test_it_learns_to_tell_classes_of_voxels(self):
         settings = networks.config({"model.segmentation.channels": 8})
         model, truths = tiny.model(settings), networks.batch(settings)
