@@ -18,6 +18,7 @@ _OUTPUTS = (
     (re.compile(r"box_heads/\d+/logits/(kernel|bias)"), "classes", 1, True, None),
     (re.compile(r"box_heads/\d+/deltas/(kernel|bias)"), "classes", 6, False, "box_head"),
     (re.compile(r"mask_head/logits/(kernel|bias)"), "classes", 1, False, "mask_head"),
+    (re.compile(r"segmentation/maps/(kernel|bias)"), "classes", 1, False, None),
     (re.compile(r"classifier/logits/(kernel|bias)"), "classes", 1, True, None),
     (re.compile(r"attribute_head/((values|factors)/(kernel|bias)|powers/kernel)"), "attributes", 1, False, None),
     (re.compile(r"keypoint_head/logits/(kernel|bias)"), "keypoints", 1, False, None),

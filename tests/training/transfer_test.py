@@ -59,6 +59,15 @@ class FromCheckpointTest:
             np.testing.assert_array_equal(after[name][..., 0], theirs[name][..., 0])
         assert not np.array_equal(after[MASK_LOGITS[1]], theirs[MASK_LOGITS[1]])
 
+    def test_the_maps_of_a_segmentation_in_another_order(self, tmp_path):
+        settings = settings_of("plate", "rod"), settings_of("rod", "plate")
+        for each in settings:
+            each.model.segmentation.channels = 4
+        _, _, after, theirs = transfer(tmp_path, *settings)
+        name = "segmentation/maps/kernel"
+        np.testing.assert_array_equal(after[name][..., ::-1], theirs[name])
+        assert not np.array_equal(after[name], theirs[name])
+
     def test_more_classes(self, tmp_path):
         ours = settings_of("disc", "rod", "cone", "plate")
         report, before, after, theirs = transfer(tmp_path, settings_of("plate", "rod"), ours)
