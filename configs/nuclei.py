@@ -37,8 +37,10 @@ def get_config():
     )
     config.model.rois.num_samples = 64
     config.model.rois.canonical_size = (28.0, 28.0, 28.0)
+    config.model.mask_head.fine_channels = 16
+    config.model.segmentation.channels = 16
     config.model.detections.max_detections = 96
-    config.train.steps = 1500
+    config.train.steps = 500
     config.train.precision = "mixed_bfloat16"
     config.train.average.name, config.train.average.decay = "ema", 0.995
     config.inference.overlap = (32, 56, 56)
