@@ -38,7 +38,9 @@ def get_config():
     config.model.mask_head.fine_channels = 16
     config.model.segmentation.channels = 16
     config.train.batch_size = 1  # eight crops
-    config.train.steps, config.train.learning_rate = 1600, 1.5e-3
+    config.train.steps, config.train.learning_rate = 500, 5e-4
+    # What voxels are of is the smallest of the losses, and what masks, names and boxes are read from.
+    config.train.loss_weights.segmentation = config.train.loss_weights.segmentation_dice = 4.0
     config.train.precision = "mixed_bfloat16"
     config.train.average.name, config.train.average.decay = "ema", 0.998
     return config

@@ -151,9 +151,10 @@ TASKS = {
         ),
         unseen=(*_OF_SEED_1, "data.synthetic.num_test=200"),
     ),
+    "hippocampus_crops": Task("Hippocampus in MR, single crops: what mosaics begin with", {RESULT: _seeds(1)}, ()),
     "hippocampus": Task(
         "Hippocampus in MR, mosaics of flipped crops",
-        {RESULT: _seeds(3)},
+        {RESULT: tuple(Run("crops first", seed=seed, begins_with="hippocampus_crops") for seed in range(3))},
         (
             Target("box_ap75", 0.6),
             Target("mean_mask_dice", 0.88),
