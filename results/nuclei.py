@@ -19,8 +19,9 @@ def measure(trained, evaluation, unseen):
     """F1 at mask IoU 0.5 of the network and of Otsu's threshold with a distance-transform watershed.
 
     What each of them leaves open is chosen for the best F1 of the training stacks: the least score of the network (the
-    lowest of those that come within `SLACK`), and the smoothing and the distance of seeds of the watershed, of `SIGMAS` x `DISTANCES`. Objects of fewer than
-    `data.min_voxels` voxels count on neither side: the records hold no such truths.
+    lowest of those that come within `SLACK` of it), and the smoothing and the distance of seeds of the watershed, of
+    `SIGMAS` x `DISTANCES`. Objects of fewer than `data.min_voxels` voxels count on neither side: the records hold no
+    such truths.
 
     Args:
       trained: results.measuring.Trained.
