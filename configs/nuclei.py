@@ -40,7 +40,7 @@ def get_config():
     config.model.mask_head.fine_channels = 16
     config.model.segmentation.channels = 16
     config.model.detections.max_detections = 96
-    config.train.steps = 500
+    config.train.batch_size, config.train.steps = 1, 700
     config.train.precision = "mixed_bfloat16"
     config.train.average.name, config.train.average.decay = "ema", 0.995
     config.inference.overlap = (32, 56, 56)

@@ -22,9 +22,10 @@ def get_config():
     config.data.synthetic = synthetic_schema.Synthetic(shape=(48, 96, 96), count=(8, 80), num_train=200, num_val=10)
     own = config.data.synthetic.nuclei
     own.background, own.photons, own.texture = (0.02, 0.6), (4.0, 100.0), 0.5
+    own.haze = (0.0, 2.0)
     change = config.input.augment  # blur and noise are drawn already, one size of nuclei alone is
     change.affine.probability, change.affine.scale = 0.8, (0.6, 2.8)
     change.blur.probability, change.blur.interval = 0.2, (0.5, 1.0)
     change.noise.probability, change.noise.interval = 0.2, (0.0, 0.1)
-    config.train.steps = 1200
+    config.train.steps = 1800
     return config

@@ -67,6 +67,9 @@ class Nuclei:
     texture: float = 0.3  # brightness within a nucleus varies by as much up and down
     fading: float = 0.4  # share of the light that is lost from the first slice to the last
     background: tuple = (0.05, 0.05)  # brightness around the nuclei; of each stack its own
+    # Out of focus: so many times the light, blurred by 4 micrometres, is added to it; of each stack its own. Between
+    # crowded nuclei it is as bright as a faint one.
+    haze: tuple = (0.0, 0.0)
     blur: tuple = (1.2, 0.4, 0.4)  # micrometres, standard deviations of the point spread function
     # Counted where the brightness is 1, of each stack its own, uniform in the logarithm: of few the stack is noisy.
     photons: tuple = (60.0, 60.0)
@@ -85,6 +88,7 @@ class Nuclei:
             self.blur,
         )
         _range("nuclei.background", self.background)
+        _range("nuclei.haze", self.haze)
         _positive_range("nuclei.photons", self.photons)
         checks.require(self.photons[1] <= 10000, "data.synthetic.nuclei.photons", "numbers <= 10000", self.photons)
 

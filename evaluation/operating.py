@@ -29,17 +29,14 @@ def f1(volumes, min_score, threshold=metrics.MATCH_IOU):
     }
 
 
-def best_score(volumes, threshold=metrics.MATCH_IOU, slack=0.0):
+def best_score(volumes, threshold=metrics.MATCH_IOU):
     """The least score to keep for the best F1 of these volumes, which should be those that were trained on.
 
     It lies halfway between the last score that is kept and the first that is not; of equally good ones the highest.
-    What was seen in training scores higher than what was not, so that the best there may be far too high elsewhere:
-    `slack` takes the lowest of those that are nearly as good.
 
     Args:
       volumes: list of `metrics.VolumeMatch`.
       threshold: mask IoU of a match.
-      slack: by how much less F1 a lower score may come.
 
     Returns:
       float; 1.0 where nothing was detected.
@@ -50,7 +47,7 @@ def best_score(volumes, threshold=metrics.MATCH_IOU, slack=0.0):
     # A score that several detections have is passed by all of them at once.
     last = np.flatnonzero(np.append(np.diff(scores) < 0, True))
     values = 2 * np.cumsum(hits)[last] / (last + 1 + num_truths)
-    best = last[np.flatnonzero(values >= values.max() - slack)[-1] if slack else values.argmax()]
+    best = last[values.argmax()]
     below = scores[best + 1] if best + 1 < len(scores) else 0.0
     return float((scores[best] + below) / 2)
 

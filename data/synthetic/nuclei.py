@@ -11,6 +11,7 @@ ATTRIBUTES = ()
 
 _ATTEMPTS = 30  # per nucleus, each of another size, turn and place
 _GRAIN = 2.0  # micrometres between the nodes of the texture
+_HAZE = 4.0  # micrometres, standard deviation of what is out of focus
 _MM = 1e-3  # per micrometre
 
 
@@ -23,8 +24,9 @@ def draw(rng, settings):
     that finds no place in 30 tries is left out.
 
     The light is that of the nucleus, U(brightness), times a texture of 1 +- `texture`, less what is lost with depth
-    (`fading`, linear in z), plus U(background). It is blurred by a Gaussian of `blur` micrometres along z, y and x, and
-    counted: the image is Poisson(photons * light), the logarithm of photons being U(log(photons)).
+    (`fading`, linear in z), plus U(haze) times the same blurred by 4 micrometres, as light from other depths is, plus
+    U(background). It is blurred by a Gaussian of `blur` micrometres along z, y and x, and counted: the image is
+    Poisson(photons * light), the logarithm of photons being U(log(photons)).
 
     Args and returns: as `data.synthetic.draw`. The image is uint16; the spacing is that of the settings, in mm.
     """
@@ -39,6 +41,8 @@ def draw(rng, settings):
     light = np.concatenate([[0.0], uniform(rng, *own.brightness, len(placed))])[ids]
     light *= _texture(rng, ids.shape, spacing, own.texture)
     light *= (1.0 - own.fading * np.arange(len(ids)) / max(len(ids) - 1, 1))[:, None, None]
+    if own.haze[1] > 0.0:
+        light += uniform(rng, *own.haze) * blur(light, _HAZE / spacing)
     light = blur(light + uniform(rng, *own.background), np.array(own.blur, np.float64) / spacing)
     photons = math.exp(uniform(rng, *map(math.log, own.photons)))
     image = np.minimum(rng.poisson(photons * light), np.iinfo(np.uint16).max).astype(np.uint16)

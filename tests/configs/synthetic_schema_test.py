@@ -28,6 +28,7 @@ WRONG = [
     ("nuclei.fading", float("nan"), "a number in [0, 1]"),
     ("nuclei.blur", (1.0, -1.0, 0.0), "three numbers >= 0 (z, y, x)"),
     ("nuclei.background", (-0.1, 0.2), "(low, high) with 0 <= low <= high"),
+    ("nuclei.haze", (0.5, 0.2), "(low, high) with 0 <= low <= high"),
     ("nuclei.photons", (0.0, 10.0), "(low, high) with 0 < low"),
     ("nuclei.photons", (10.0, 2e4), "numbers <= 10000"),
     ("showers.sections", (), "at least one"),

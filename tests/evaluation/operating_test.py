@@ -59,11 +59,6 @@ class BestScoreTest:
     def test_all_are_kept_where_the_last_is_right(self):
         assert operating.best_score([volume([0.4, 0.3], [0, 1], 1)]) == pytest.approx(0.15)
 
-    @pytest.mark.parametrize(("slack", "expected"), [(0.0, 0.45), (0.1, 0.45), (0.11, 0.3), (0.2, 0.1)])
-    def test_slack_takes_the_lowest_that_is_nearly_as_good(self, slack, expected):
-        found = [volume([0.9, 0.8, 0.7, 0.5, 0.4, 0.2], [1, 1, 0, 1, 0, 0], 3)]  # F1: 1/2, 4/5, 2/3, 6/7, 3/4, 2/3
-        assert operating.best_score(found, slack=slack) == pytest.approx(expected)
-
     def test_nothing_detected(self):
         assert operating.best_score([volume([], [], 2)]) == 1.0
 

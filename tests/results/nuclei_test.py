@@ -92,6 +92,13 @@ class MeasureTest:
         watershed = {"precision": 1.0, "recall": 1.0, "f1": 1.0, "sigma": 1.0, "distance": 6.0}
         assert found == pytest.approx(expected | {f"watershed_{name}": value for name, value in watershed.items()})
 
+    def test_the_least_score_is_no_higher_than_one_half(self, trained):
+        seen = types.SimpleNamespace(matches=[match([0.9, 0.7, 0.1], [0.99, 0.98, 0.7], 3)])
+        trained.evaluate = {"train": seen}.get
+        evaluation = types.SimpleNamespace(matches=[match([0.8, 0.3], [0.51, 0.49], 1)])
+        found = nuclei.measure(trained, evaluation, None)
+        assert (found["min_score"], found["f1"]) == (0.5, 1.0)
+
     def test_several_volumes_are_told_apart(self, trained):
         evaluation = types.SimpleNamespace(matches=[match([0.8], [0.7], 1), match([0.8], [0.7], 2)])
         found = nuclei.measure(trained, evaluation, "unseen")

@@ -93,6 +93,29 @@ class NucleiTest:
         assert 0.15 < background.min() < 0.3
         assert 0.5 < background.max() < 0.65
 
+    def test_haze_is_light_of_other_depths(self):
+        quiet = {
+            "brightness": (1.0, 1.0),
+            "texture": 0.0,
+            "fading": 0.0,
+            "background": (0.0, 0.0),
+            "blur": (0.0, 0.0, 0.0),
+            "photons": (1e4, 1e4),
+        }
+        image, ids, _, _, _ = drawn(1, haze=(0.8, 0.8), **quiet)
+        light = (ids > 0).astype(float)
+        sigmas = np.array([4.0, 8.0, 8.0])  # 4 micrometres in voxels of 1 x 0.5 x 0.5
+        haze = scipy.ndimage.gaussian_filter(light, sigmas, mode="nearest", truncate=3.0)
+        np.testing.assert_allclose(image / 1e4, light + 0.8 * haze, atol=0.06)  # Poisson: six deviations
+
+    def test_every_stack_has_its_own_haze(self):
+        found = []
+        for index in range(20):
+            image, ids, _, _, _ = drawn(index, haze=(0.0, 2.0), background=(0.0, 0.0), photons=(1e4, 1e4))
+            found.append(image[ids == 0].mean() / image[ids > 0].mean())
+        assert min(found) < 0.15
+        assert max(found) > 0.3
+
     def test_light_fades_with_depth(self):
         quiet = {
             "brightness": (1.0, 1.0),
