@@ -5,10 +5,11 @@ Data:     Medical Segmentation Decathlon task 04 (Antonelli et al. 2022) as imag
 Command:  python convert_main.py --config=configs/hippocampus.py --source=FOLDER
           python train_main.py --config=configs/hippocampus.py --strategy=mirrored
           python evaluate_main.py --workdir=runs/hippocampus/model --split=val
+          --config.train.init_weights=runs/hippocampus_crops/model begins with what single crops have taught
 Hardware: two CPU cores (Xeon with AVX-512 and AMX)
-Time:     69 minutes on one core beside other work (1,600 steps of one mosaic)
-Result:   4 mosaics of the held-out crops (52 truths): box AP50 0.979, AP75 0.360, mask AP50 0.955, of matched objects
-          mean mask IoU 0.732, Dice 0.842 and class accuracy 1.000; seed 0
+Time:     20 minutes on one core beside other work (500 steps of one mosaic), after 39 minutes of crops
+Result:   begun with crops; 4 mosaics of the held-out crops (52 truths): box AP50 0.942, AP75 0.383, mask AP50 0.920, of
+          matched objects mean mask IoU 0.756, Dice 0.860 and class accuracy 1.000; seed 0
 """
 
 from configs import augment_schema, schema
@@ -39,7 +40,7 @@ def get_config():
     config.model.segmentation.channels = 16
     config.train.batch_size = 1  # eight crops
     config.train.steps, config.train.learning_rate = 500, 5e-4
-    # What voxels are of is the smallest of the losses, and what masks, names and boxes are read from.
+    # Otherwise the smallest of the losses, and masks are read from what it teaches.
     config.train.loss_weights.segmentation = config.train.loss_weights.segmentation_dice = 4.0
     config.train.precision = "mixed_bfloat16"
     config.train.average.name, config.train.average.decay = "ema", 0.998

@@ -1,8 +1,13 @@
 """Single crops of hippocampi, mirrored at random: what the network of configs/hippocampus.py learns before mosaics.
 
-A step of one crop takes an eighth of the time of a mosaic's and teaches nearly as much.
+A step of one crop takes a fifth of the time of a mosaic's and teaches nearly as much.
 
-Command:  python train_main.py --config=configs/hippocampus_crops.py --strategy=mirrored
+Command:  python convert_main.py --config=configs/hippocampus_crops.py --source=FOLDER
+          python train_main.py --config=configs/hippocampus_crops.py --strategy=mirrored
+Hardware: one CPU core (Xeon with AVX-512 and AMX), beside another training
+Time:     39 minutes (6,000 steps of one crop)
+Result:   26 held-out crops (52 truths): mask AP50 0.976, AP75 0.306, box AP50 0.957, mean mask IoU 0.745, class
+          accuracy 1.000; seed 0
 """
 
 from configs import hippocampus

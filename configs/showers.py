@@ -47,7 +47,7 @@ def get_config():
     config.model.rpn.post_nms_top_k = 256
     config.model.rois.canonical_size = (28.0, 28.0, 28.0)
     config.model.box_head.cascade_ious = (0.3, 0.5, 0.7)
-    config.model.rois.num_samples, config.model.rois.positive_fraction = 16, 0.31  # of five particles at most
+    config.model.rois.num_samples, config.model.rois.positive_fraction = 24, 0.34  # of five particles at most
     config.model.segmentation.channels = 16
     config.model.mask_head.roi_size = (24, 16, 16)  # a bin for every layer: a coarser grid cannot show a pion's cells
     config.model.mask_head.fine_channels = 16  # a cell belongs to a shower or not by what it measured itself
@@ -55,11 +55,9 @@ def get_config():
     config.model.attribute_head.sums = "sinh"  # an energy is the sum of what the cells measured
     # Tracks are hard to propose beside the other losses, and easy alone.
     config.train.stages = (
-        train_schema.Stage("proposals", 1600, 2e-3, learns=("rpn",)),
-        train_schema.Stage("joint", 4500, 1e-3),
+        train_schema.Stage("proposals", 800, 3e-3, learns=("rpn",)),
+        train_schema.Stage("joint", 1800, 1.5e-3),
     )
-    config.train.batch_size = 1
-    config.train.loss_weights.segmentation = config.train.loss_weights.segmentation_dice = 2.0  # masks read it
     config.train.precision = "mixed_bfloat16"
     config.train.average.name, config.train.average.decay = "ema", 0.998
     return config
