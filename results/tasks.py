@@ -120,7 +120,7 @@ def _without(fold, tissue):
     split = ("data.groups=configs/nuclei_tissues.csv", "data.folds=3", f"data.fold={fold}")
     # Nuclei that were never seen may have any size, here up to three times that of the others.
     sizes = ("input.augment.affine.probability=0.8", "input.augment.affine.scale=(0.6,2.8)")
-    return _begun(f"without {tissue}", records, *split, *sizes, "train.steps=700")
+    return _begun(f"without {tissue}", records, *split, *sizes)
 
 
 TASKS = {
