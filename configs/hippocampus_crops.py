@@ -1,6 +1,6 @@
 """Single crops of hippocampi, mirrored at random: what the network of configs/hippocampus.py learns before mosaics.
 
-A step of one crop takes a fifth of the time of a mosaic's and teaches nearly as much.
+A step of one crop takes a fifth of the time of a mosaic's: more steps in the same time teach more (docs/results.md).
 
 Command:  python convert_main.py --config=configs/hippocampus_crops.py --source=FOLDER
           python train_main.py --config=configs/hippocampus_crops.py --strategy=mirrored

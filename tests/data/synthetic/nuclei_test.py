@@ -10,6 +10,8 @@ from data import synthetic
 from data.synthetic import nuclei
 
 SHAPE = (24, 56, 66)
+# Nuclei of one brightness throughout, sharp.
+QUIET = {"brightness": (1.0, 1.0), "texture": 0.0, "fading": 0.0, "blur": (0.0, 0.0, 0.0)}
 
 
 def drawn(index, shape=SHAPE, count=(20, 30), **own):
@@ -65,24 +67,16 @@ class NucleiTest:
         np.testing.assert_allclose(points.max(axis=0) + 1 - points.min(axis=0), [5, 20, 40], atol=1)
 
     def test_counts_are_those_of_photons(self):
-        quiet = {
-            "brightness": (1.0, 1.0),
-            "texture": 0.0,
-            "fading": 0.0,
-            "background": (0.1, 0.1),
-            "blur": (0.0, 0.0, 0.0),
-        }
-        image, ids, _, _, _ = drawn(1, photons=(50.0, 50.0), **quiet)
+        image, ids, _, _, _ = drawn(1, background=(0.1, 0.1), photons=(50.0, 50.0), **QUIET)
         for mask, mean in ((ids == 0, 5.0), (ids > 0, 55.0)):
             assert image[mask].mean() == pytest.approx(mean, rel=0.01)
             assert image[mask].var() == pytest.approx(mean, rel=0.05)  # Poisson
 
     def test_every_stack_has_its_own_light(self):
-        quiet = {"brightness": (1.0, 1.0), "texture": 0.0, "fading": 0.0, "blur": (0.0, 0.0, 0.0)}
         found = []
         for index in range(40):
             image, ids, _, _, _ = drawn(
-                index, shape=(8, 40, 44), count=(1, 1), background=(0.2, 0.6), photons=(4.0, 64.0), **quiet
+                index, shape=(8, 40, 44), count=(1, 1), background=(0.2, 0.6), photons=(4.0, 64.0), **QUIET
             )
             found.append((image[ids == 0].mean(), image[ids > 0].mean()))
         around, inside = np.array(found).T
@@ -94,15 +88,7 @@ class NucleiTest:
         assert 0.5 < background.max() < 0.65
 
     def test_haze_is_light_of_other_depths(self):
-        quiet = {
-            "brightness": (1.0, 1.0),
-            "texture": 0.0,
-            "fading": 0.0,
-            "background": (0.0, 0.0),
-            "blur": (0.0, 0.0, 0.0),
-            "photons": (1e4, 1e4),
-        }
-        image, ids, _, _, _ = drawn(1, haze=(0.8, 0.8), **quiet)
+        image, ids, _, _, _ = drawn(1, haze=(0.8, 0.8), background=(0.0, 0.0), photons=(1e4, 1e4), **QUIET)
         light = (ids > 0).astype(float)
         sigmas = np.array([4.0, 8.0, 8.0])  # 4 micrometres in voxels of 1 x 0.5 x 0.5
         haze = scipy.ndimage.gaussian_filter(light, sigmas, mode="nearest", truncate=3.0)
