@@ -281,6 +281,7 @@ class Config:
         self.model.validate_patch(self.input.patch_size)
         self._validate_recompute()
         self._validate_sums()
+        self._validate_segmentation()
         return self
 
     def _validate_recompute(self):
@@ -295,6 +296,13 @@ class Config:
         sums, kind = self.model.attribute_head.sums, self.input.normalization
         expected = f"none or linear with input.normalization {kind}, which differs from volume to volume"
         checks.require(sums != "sinh" or kind in COMMON_SCALES, "model.attribute_head.sums", expected, sums)
+
+    def _validate_segmentation(self):
+        """Raises ValueError where a stage would learn a segmentation that there is none of."""
+        for stage in self.train.as_stages():
+            learns = self.model.segmentation.channels > 0 or "segmentation" not in stage.learns
+            expected = "no segmentation without model.segmentation.channels"
+            checks.require(learns, f"train.stages {stage.name} learns", expected, stage.learns)
 
     def without_effect(self):
         """One line for every setting that was changed and, as the others are, does nothing."""

@@ -45,7 +45,9 @@ class Stage:
     name: str = "joint"
     steps: int = 1000
     learning_rate: float = 1e-3  # at the peak; every stage has a warm-up and a decay of its own
-    learns: tuple = ("rpn", "heads")  # whose losses count: rpn, heads, or classifier (pre-training of the backbone)
+    # Whose losses count: rpn, heads (and the segmentation, if there is one), segmentation alone, or several of these; or
+    # classifier (pre-training of the backbone).
+    learns: tuple = ("rpn", "heads")
     trainable: tuple = ("all",)  # patterns: all, heads (all but the backbone), 4+ (from C4 on), or parts of names
     proposals_of: str = ""  # an earlier stage whose network, as it was at its end, proposes the rois
 
@@ -57,9 +59,10 @@ class Stage:
         checks.require(self.steps >= 1, f"train.stages {self.name} steps", ">= 1", self.steps)
         checks.require(self.learning_rate > 0, f"train.stages {self.name} learning_rate", "> 0", self.learning_rate)
         checks.require(
-            len(self.learns) > 0 and (set(self.learns) <= {"rpn", "heads"} or tuple(self.learns) == ("classifier",)),
+            tuple(self.learns) == ("classifier",)
+            or (len(self.learns) > 0 and set(self.learns) <= {"rpn", "heads", "segmentation"}),
             f"train.stages {self.name} learns",
-            "rpn, heads, both, or classifier alone",
+            "some of rpn, heads and segmentation, or classifier alone",
             self.learns,
         )
         checks.require(

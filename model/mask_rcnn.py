@@ -197,7 +197,8 @@ class MaskRCNN(tf.keras.Model):
             attributes; with given landmarks and a head for them keypoints, keypoints_valid.
           seed: [2] int32, draws the anchors, rois and crops that train, or [B, 2]: a draw for each volume, which then
             does not depend on the others.
-          learns: "rpn", "heads" or both, trained jointly; or "classifier" alone.
+          learns: "rpn", "heads", which learn the segmentation, too, "segmentation" alone, or several of these, trained
+            jointly; or "classifier" alone.
           proposer: another MaskRCNN that proposes the rois in the place of this one.
 
         Returns:
@@ -208,7 +209,7 @@ class MaskRCNN(tf.keras.Model):
             found |= self.classifier.loss(self.backbone, batch, seed)
         else:
             seen = self._look(batch["volume"], training=True)
-            if "rpn" in learns or proposer is None:
+            if "rpn" in learns or ("heads" in learns and proposer is None):
                 logits, deltas = self.rpn_head(seen.pyramid)
             if "rpn" in learns:
                 found |= self._rpn_losses(logits, deltas, batch, seed)
@@ -216,8 +217,8 @@ class MaskRCNN(tf.keras.Model):
                 own = proposer is None
                 proposals = self._propose(logits, deltas, training=True) if own else proposer.propose(batch["volume"])
                 found |= self._head_losses(seen, proposals, batch, seed + 1)
-                if self.segmentation:
-                    found |= losses.segmentation_losses(seen.maps, batch["instance_ids"], batch["class_ids"])
+            if self.segmentation and not {"heads", "segmentation"}.isdisjoint(learns):
+                found |= losses.segmentation_losses(seen.maps, batch["instance_ids"], batch["class_ids"])
         if self.config.style.l2 > 0.0:
             kernels = [v for v in self.trainable_variables if v.name.endswith("kernel:0")]
             l2 = losses.l2_loss(kernels, tf.shape(batch["volume"])[0])["l2"]
@@ -233,7 +234,8 @@ class MaskRCNN(tf.keras.Model):
             names += ["roi_class", "roi_box", *losses.mask_loss_names(self.config.mask_head)]
             names += ["attribute"] if self.attribute_head else []
             names += ["keypoint"] if self.keypoint_head else []
-            names += ["segmentation", "segmentation_dice"] if self.segmentation else []
+        if self.segmentation and not {"heads", "segmentation"}.isdisjoint(learns):
+            names += ["segmentation", "segmentation_dice"]
         return [*names, "l2"] if self.config.style.l2 > 0.0 else names
 
     def propose(self, volume):

@@ -11,10 +11,12 @@ WORDS = {
     "roi_heads": r"^(box_head\d*|mask_head|attribute_head|keypoint_head)/",
 }
 LEVELS = re.compile(r"(\d+)\+")
-# What the gradients of the losses of each kind reach; rois do not read the extra level of the pyramid.
+# What the gradients of the losses of each kind reach; rois do not read the extra level of the pyramid, and the
+# segmentation reads the finest alone.
 REACHED = {
     "rpn": r"^(backbone|fpn|rpn_head)/",
     "heads": r"^(backbone|fpn(?!/extra)|segmentation|box_head\d*|mask_head|attribute_head|keypoint_head)/",
+    "segmentation": r"^(backbone|fpn/lateral\d+|fpn/smooth{finest}|segmentation)/",
     "classifier": r"^(backbone|classifier)/",
 }
 
@@ -45,8 +47,9 @@ def set_trainable(model, patterns):
 
 
 def learnt(model, learns):
-    """Variables that train and that the losses of `learns` ("rpn", "heads" or "classifier", several of them) reach."""
-    reached = [re.compile(REACHED[kind]) for kind in learns]
+    """Variables that train and that the losses of `learns`, several of `REACHED`, reach."""
+    finest = model.config.fpn.levels[0]
+    reached = [re.compile(REACHED[kind].format(finest=finest)) for kind in learns]
     return [v for v in model.trainable_variables if any(expression.search(_name(v)) for expression in reached)]
 
 

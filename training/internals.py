@@ -31,7 +31,7 @@ def of(model, batch, seed, loss_weights, learns=("rpn", "heads")):
       batch: as data/pipeline makes it, on one device.
       seed: of what is drawn, as `model.compute_losses` takes it.
       loss_weights: {name of a loss: its weight in the total}.
-      learns: "rpn", "heads" or both, or "classifier" alone; the network proposes its rois itself.
+      learns: as `model.compute_losses` takes it; the network proposes its rois itself.
 
     Returns:
       Internals. In float16 small gradients are 0: no loss is scaled here.

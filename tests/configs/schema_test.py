@@ -342,6 +342,15 @@ class ValidateTest:
         config.model.attribute_head.sums = "linear"
         config.validate()
 
+    def test_a_segmentation_is_learnt_where_there_is_one(self):
+        config = schema.Config()
+        config.train.stages = (train_schema.Stage("voxels", learns=("rpn", "segmentation")),)
+        words = "config train.stages voxels learns: expected no segmentation without model.segmentation.channels, came"
+        with pytest.raises(ValueError, match=words):
+            config.validate()
+        config.model.segmentation.channels = 8
+        config.validate()
+
     def test_adam_has_no_weight_decay(self):
         config = schema.Config()
         config.train.optimizer.name = "adam"
@@ -531,10 +540,13 @@ class StagesTest:
             ({"steps": 0}, "train.stages b steps: expected >= 1, came 0"),
             ({"steps": 2.5}, "train.stages b steps: expected int, came 2.5"),
             ({"learning_rate": 0.0}, "train.stages b learning_rate: expected > 0, came 0.0"),
-            ({"learns": ()}, "train.stages b learns: expected rpn, heads, both, or classifier alone, came ()"),
+            (
+                {"learns": ()},
+                "train.stages b learns: expected some of rpn, heads and segmentation, or classifier alone, came ()",
+            ),
             (
                 {"learns": ("rpn", "classifier")},
-                "train.stages b learns: expected rpn, heads, both, or classifier alone, came ('rpn', 'classifier')",
+                "train.stages b learns: expected some of rpn, heads and segmentation, or classifier alone, came ('rpn', 'classifier')",
             ),
             ({"trainable": ()}, "train.stages b trainable: expected at least one pattern, came ()"),
             ({"proposals_of": "c"}, "train.stages b proposals_of: expected an earlier stage of a, came 'c'"),

@@ -96,7 +96,12 @@ class LearntTest:
     def fixture_everything(self):
         """A network with all parts there are, and a batch for it."""
         config = networks.config(
-            {**networks.EVERY_HEAD, "model.fpn.bottom_up": True, "model.style.activation": "prelu"}
+            {
+                **networks.EVERY_HEAD,
+                "model.segmentation.channels": 4,
+                "model.fpn.bottom_up": True,
+                "model.style.activation": "prelu",
+            }
         )
         config.model.fpn.extra = "conv"
         config.model.anchors.sizes += (((8.0, 12.0, 16.0),),)
@@ -104,7 +109,10 @@ class LearntTest:
         config.train.classifier_crop = (4, 8, 12)
         return tiny.model(config.validate()), networks.batch(config)
 
-    @pytest.mark.parametrize("learns", [("rpn",), ("heads",), ("rpn", "heads"), ("classifier",)])
+    @pytest.mark.parametrize(
+        "learns",
+        [("rpn",), ("heads",), ("rpn", "heads"), ("segmentation",), ("rpn", "segmentation"), ("classifier",)],
+    )
     def test_what_has_a_gradient(self, everything, learns):
         model, batch = everything
         freezing.set_trainable(model, ("all",))
