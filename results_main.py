@@ -31,7 +31,7 @@ def main():
         workdir, seconds = running.train(name, run, folder)
         picture = tables.FOLDER / f"{name}.png" if run == task.parts[tasks.RESULT][0] else None
         metrics = measuring.measure(task, workdir, unseen, picture)
-        entry = {"part": PART.value, "name": run.name, "seed": run.seed}
+        entry = {"part": PART.value, "name": run.name, "seed": run.seed, "hardware": running.hardware()}
         tables.keep(name, {**entry, "metrics": {**metrics, "minutes": seconds / 60}})
         tables.write(name)
 

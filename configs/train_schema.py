@@ -45,8 +45,8 @@ class Stage:
     name: str = "joint"
     steps: int = 1000
     learning_rate: float = 1e-3  # at the peak; every stage has a warm-up and a decay of its own
-    # Whose losses count: rpn, heads (and the segmentation, if there is one), segmentation alone, or several of these; or
-    # classifier (pre-training of the backbone).
+    # Whose losses count: some of rpn, heads (and the segmentation, if there is one) and segmentation, or classifier
+    # (pre-training of the backbone).
     learns: tuple = ("rpn", "heads")
     trainable: tuple = ("all",)  # patterns: all, heads (all but the backbone), 4+ (from C4 on), or parts of names
     proposals_of: str = ""  # an earlier stage whose network, as it was at its end, proposes the rois

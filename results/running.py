@@ -1,8 +1,11 @@
 """Conversion and training by the commands of the README."""
 
+import collections
 import importlib
 import json
+import os
 import pathlib
+import platform
 import subprocess
 import sys
 import time
@@ -12,6 +15,7 @@ from data.errors import InputError
 from results import tasks
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+CPU_INFO = pathlib.Path("/proc/cpuinfo")  # of Linux
 SECONDS = "seconds.json"  # in a run's folder: what its training took so far, over all its starts
 
 
@@ -77,6 +81,26 @@ def train(task_name, run, folder):
     if "already trained for" not in said:
         seconds = _keep(kept, seconds + time.monotonic() - began)
     return workdir, seconds
+
+
+def hardware():
+    """What a training runs on here: "AMD EPYC, 2 cores", say, of the cores those that this process may use, or GPUs."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        names = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus]
+        return ", ".join(f"{count} x {name}" for name, count in collections.Counter(names).items())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{_processor()}, {cores} core{'s' if cores > 1 else ''}"
+
+
+def _processor():
+    if CPU_INFO.is_file():
+        for line in CPU_INFO.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _train_first(task_name, folder):

@@ -22,7 +22,7 @@ COLUMNS = {
 
 
 def read(task_name):
-    """The entries of a task: list of dicts of part, name, seed, seconds and metrics; [] where nothing was measured."""
+    """The entries of a task: list of dicts of part, name, seed, hardware and metrics; [] where nothing was measured."""
     path = FOLDER / f"{task_name}.json"
     return json.loads(path.read_text()) if path.is_file() else []
 
@@ -49,12 +49,14 @@ def part_table(entries, runs, own=()):
       Markdown lines; [] where none of the runs was measured.
     """
     columns = COLUMNS | {name: name for name in own if name not in COLUMNS}
-    lines = ["| | seeds | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 2) + "|"]
+    lines = ["| | seeds | " + " | ".join(columns.values()) + " | hardware |", "|---" * (len(columns) + 3) + "|"]
     for name in dict.fromkeys(run.name for run in runs):
-        measured = [entry["metrics"] for entry in entries if entry["name"] == name]
+        own_entries = [entry for entry in entries if entry["name"] == name]
+        measured = [entry["metrics"] for entry in own_entries]
         if measured:
+            hardware = "; ".join(dict.fromkeys(entry["hardware"] for entry in own_entries))
             cells = [spread([metrics.get(metric) for metrics in measured]) for metric in columns]
-            lines.append(f"| {name} | {len(measured)} | " + " | ".join(cells) + " |")
+            lines.append(f"| {name} | {len(measured)} | " + " | ".join([*cells, hardware]) + " |")
     return lines if len(lines) > 2 else []
 
 

@@ -546,7 +546,8 @@ class StagesTest:
             ),
             (
                 {"learns": ("rpn", "classifier")},
-                "train.stages b learns: expected some of rpn, heads and segmentation, or classifier alone, came ('rpn', 'classifier')",
+                "train.stages b learns: expected some of rpn, heads and segmentation, or classifier alone, "
+                "came ('rpn', 'classifier')",
             ),
             ({"trainable": ()}, "train.stages b trainable: expected at least one pattern, came ()"),
             ({"proposals_of": "c"}, "train.stages b proposals_of: expected an earlier stage of a, came 'c'"),

@@ -2,6 +2,7 @@ import json
 import pathlib
 
 import pytest
+import tensorflow as tf
 
 from data.errors import InputError
 from results import running, tasks
@@ -28,6 +29,28 @@ def clock(monkeypatch):
     """Time that passes by ten seconds at every look."""
     times = iter(range(100, 1000, 10))
     monkeypatch.setattr(running.time, "monotonic", lambda: next(times))
+
+
+class HardwareTest:
+    @pytest.mark.parametrize(
+        ("cores", "expected"), [({0, 1}, "Some CPU @ 2 GHz, 2 cores"), ({5}, "Some CPU @ 2 GHz, 1 core")]
+    )
+    def test_processor_and_the_cores_that_may_be_used(self, tmp_path, monkeypatch, cores, expected):
+        (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n\nprocessor\t: 1\n")
+        monkeypatch.setattr(running, "CPU_INFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr(running.os, "sched_getaffinity", lambda process: cores, raising=False)
+        assert running.hardware() == expected
+
+    def test_gpus_go_before(self, monkeypatch):
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a", "b"] if kind == "GPU" else ["c"])
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": "Some GPU"})
+        assert running.hardware() == "2 x Some GPU"
+
+    def test_where_there_is_no_such_file(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(running, "CPU_INFO", tmp_path / "none")
+        monkeypatch.setattr(running.platform, "processor", lambda: "")
+        monkeypatch.setattr(running.platform, "machine", lambda: "arm64")
+        assert running.hardware().startswith("arm64, ")
 
 
 class TrainTest:

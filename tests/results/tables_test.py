@@ -14,7 +14,7 @@ TASK = tasks.Task(
 
 
 def entry(part="result", name="all", seed=0, **metrics):
-    return {"part": part, "name": name, "seed": seed, "metrics": metrics}
+    return {"part": part, "name": name, "seed": seed, "hardware": f"machine {seed}", "metrics": metrics}
 
 
 @pytest.fixture
@@ -65,8 +65,14 @@ class TargetTableTest:
 class PartTableTest:
     def test_metrics_of_its_own_stand_behind_those_of_all(self):
         lines = tables.part_table([entry(mask_ap50=0.8, f1=0.7)], TASK.parts["result"], ("mask_ap50", "f1"))
-        assert lines[0].endswith("| minutes | f1 |")
-        assert lines[2:] == ["| all | 1 | - | 0.800 | - | - | - | - | 0.700 |"]
+        assert lines[0].endswith("| minutes | f1 | hardware |")
+        assert lines[2:] == ["| all | 1 | - | 0.800 | - | - | - | - | 0.700 | machine 0 |"]
+
+    def test_names_all_hardware_of_a_row_once(self):
+        entries = [entry(seed=seed, mask_ap50=0.8) for seed in (0, 1)] + [entry(mask_ap50=0.8)]
+        row = tables.part_table(entries, TASK.parts["result"])[2]
+        assert row.startswith("| all | 3 |")
+        assert row.endswith("| machine 0; machine 1 |")
 
     def test_nothing_was_measured(self):
         assert tables.part_table([], TASK.parts["result"]) == []
@@ -94,8 +100,8 @@ class WriteTest:
         assert "old" not in text
         assert "| mask_ap50 | ≥ 0.9 | 0.950 | ✓ |\n" in text
         assert "\nAblation:\n\n| | seeds | " in text
-        assert "| less | 1 | - | 0.500 | - | - | - | 9.000 |\n" in text
-        assert "| minutes |\n" in text
+        assert "| less | 1 | - | 0.500 | - | - | - | 9.000 | machine 0 |\n" in text
+        assert "| minutes | hardware |\n" in text
         picture = '<img src="docs/results/things.png" width="320" alt="Things">'
         row = f"| [things](configs/things.py) | {picture} | mask_ap50 0.950 (≥ 0.9)<br>minutes 10.000 (≤ 15) |\n"
         assert row in (pages / "README.md").read_text()
