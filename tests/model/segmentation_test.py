@@ -122,6 +122,21 @@ class NetworkTest:
         assert any("smooth1/conv/bias" in name for name in names)
         assert not any("norm" in name for name in names)
 
+    @pytest.mark.parametrize("others", [(), ("rpn",)])
+    def test_it_is_learnt_without_heads(self, others):
+        settings = networks.config({"model.segmentation.channels": 4})
+        model, truths = tiny.model(settings), networks.batch(settings)
+        learns = (*others, "segmentation")
+        found = model.compute_losses(truths, tf.constant([0, 1]), learns=learns)
+        assert list(found) == model.loss_names(learns)
+        assert set(found) == {
+            "segmentation",
+            "segmentation_dice",
+            *(f"{kind}_{part}" for kind in others for part in ("class", "box")),
+        }
+        jointly = model.compute_losses(truths, tf.constant([0, 1]))
+        np.testing.assert_allclose(found["segmentation_dice"], jointly["segmentation_dice"], rtol=1e-5)
+
     def test_it_learns_to_tell_classes_of_voxels(self):
         settings = networks.config({"model.segmentation.channels": 8})
         model, truths = tiny.model(settings), networks.batch(settings)
