@@ -10,6 +10,7 @@ SAMPLINGS = ("balanced", "hard_negative")
 CLASS_LOSSES = ("cross_entropy", "focal")
 BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 MASK_LOSSES = ("cross_entropy", "focal", "dice")
+BOXES = ("head", "masks")
 SUPPRESSIONS = ("nms", "soft_linear", "soft_gaussian")
 SCALES = ("log", "linear")
 ATTRIBUTE_LOSSES = ("smooth_l1", "linex")
@@ -253,10 +254,12 @@ class Detections:
     soft_sigma: float = 0.5  # of suppression soft_gaussian
     max_detections: int = 32  # D, per patch
     mask_threshold: float = 0.5
+    boxes: str = "head"  # or masks: what is found in the box of the head, cut down to that
 
     def validate(self):
         """Raises ValueError where thresholds, counts or names make no sense."""
         checks.choice("model.detections.suppression", self.suppression, SUPPRESSIONS)
+        checks.choice("model.detections.boxes", self.boxes, BOXES)
         for name in ("score_threshold", "nms_iou", "mask_threshold"):
             checks.share(f"model.detections.{name}", getattr(self, name))
         checks.require(self.soft_sigma > 0, "model.detections.soft_sigma", "> 0", self.soft_sigma)

@@ -13,6 +13,7 @@ from model.rpn import RPNHead, object_scores, propose
 from model.segmentation import Segmentation
 from ops import anchors as anchor_ops
 from ops import keypoints
+from ops import masks as mask_ops
 from ops.roi_align3d import multilevel_roi_align3d, roi_align3d
 
 
@@ -183,6 +184,10 @@ class MaskRCNN(tf.keras.Model):
         if self.keypoint_head:
             logits = self.keypoint_head(self._pool(seen, boxes, config.keypoint_head.roi_size), training=training)
             more["keypoints"], more["keypoint_scores"] = keypoints.from_heat_maps(logits, boxes)
+        if config.detections.boxes == "masks":
+            found["boxes"], more["masks"] = mask_ops.shrink(
+                more["masks"], boxes, self.patch_size, config.detections.mask_threshold
+            )
         for name, value in more.items():
             valid = tf.reshape(found["valid"], [-1, value.shape[1]] + [1] * (value.shape.rank - 2))
             found[name] = tf.where(valid, value, 0.0)

@@ -136,6 +136,93 @@ def resample(mask, box, lo, hi):
     return tf.reshape(values, count)
 
 
+def tight_boxes(masks, boxes, shape, threshold=0.5):
+    """The voxels that masks show inside their boxes, as boxes.
+
+    Along each axis the largest values of a mask across it are interpolated at the centres of voxels, as `resample` does
+    with all of them; the box goes from the first voxel that reaches the threshold to the last.
+
+    Args:
+      masks: [B, D, M, M, M] float32.
+      boxes: [B, D, 6] float32, voxels.
+      shape: (Z, Y, X).
+      threshold: a voxel belongs to an object where its mask is at least this.
+
+    Returns:
+      boxes: [B, D, 6] float32, whole voxels inside box and volume; zeros where the mask shows none.
+      shown: [B, D] bool, whether it shows any.
+
+    Raises:
+      ValueError: other shapes or types.
+    """
+    checks.shapes("masks [B, D, Mz, My, Mx], boxes [B, D, 6]", masks, boxes)
+    masks, boxes = checks.float32("masks", masks), checks.float32("boxes", boxes)
+    lo, hi = covered_voxels(boxes, shape)
+    los, his, shows = [], [], tf.constant(True)
+    for axis in range(3):
+        profile = tf.reduce_max(masks, [a + 2 for a in range(3) if a != axis])  # [B, D, M]
+        voxels, begin, end = tf.range(shape[axis]), boxes[..., axis, tf.newaxis], boxes[..., axis + 3, tf.newaxis]
+        values = tf.linalg.matvec(_linear_weights(voxels, begin, end, tf.shape(masks)[axis + 2]), profile)  # [B, D, Z]
+        is_shown = (values >= threshold) & (voxels >= lo[..., axis, tf.newaxis]) & (voxels < hi[..., axis, tf.newaxis])
+        los.append(tf.argmax(tf.cast(is_shown, tf.int32), axis=-1, output_type=tf.int32))
+        his.append(shape[axis] - tf.argmax(tf.cast(is_shown, tf.int32)[..., ::-1], axis=-1, output_type=tf.int32))
+        shows &= tf.reduce_any(is_shown, axis=-1)
+    found = tf.cast(tf.stack([*los, *his], axis=-1), tf.float32)
+    return tf.where(shows[..., tf.newaxis], found, 0.0), shows
+
+
+def crop(masks, boxes, parts):
+    """Masks over parts of their boxes, linearly interpolated: what is cut off a box leaves its mask in place.
+
+    Args:
+      masks: [D, M, M, M] float32.
+      boxes: [D, 6] float32, voxels, of the masks.
+      parts: [D, 6] float32, voxels; outside its box a mask goes on with its outermost cells.
+
+    Returns:
+      [D, M, M, M] float32.
+
+    Raises:
+      ValueError: other shapes or types.
+    """
+    checks.shapes("masks [D, Mz, My, Mx], boxes [D, 6], parts [D, 6]", masks, boxes, parts)
+    masks, boxes, parts = (
+        checks.float32(name, of) for name, of in (("masks", masks), ("boxes", boxes), ("parts", parts))
+    )
+    for axis in range(3):
+        size = masks.shape[1]
+        lo, hi = boxes[:, axis, tf.newaxis], boxes[:, axis + 3, tf.newaxis]
+        part_lo, part_hi = parts[:, axis, tf.newaxis], parts[:, axis + 3, tf.newaxis]
+        centres = part_lo + (part_hi - part_lo) * (tf.range(size, dtype=tf.float32) + 0.5) / size  # [D, M]
+        cells = tf.math.divide_no_nan(centres - lo, hi - lo) * size - 0.5
+        cells = tf.clip_by_value(cells, 0.0, size - 1.0)
+        weights = tf.maximum(1.0 - tf.abs(cells[..., tf.newaxis] - tf.range(size, dtype=tf.float32)), 0.0)
+        # Contract the first axis; the result takes its place last, so three turns restore the order.
+        masks = tf.einsum("dmyx,dnm->dyxn", masks, weights)
+    return masks
+
+
+def shrink(masks, boxes, shape, threshold=0.5):
+    """Boxes cut down to what their masks show, and the masks over these.
+
+    Args:
+      masks, boxes, shape, threshold: as of `tight_boxes`.
+
+    Returns:
+      boxes: [B, D, 6] float32, voxels; one whose mask shows nothing stays.
+      masks: [B, D, M, M, M] float32, which show the same voxels up to what is interpolated twice.
+
+    Raises:
+      ValueError: other shapes or types.
+    """
+    tight, shown = tight_boxes(masks, boxes, shape, threshold)
+    masks, boxes = checks.float32("masks", masks), checks.float32("boxes", boxes)
+    parts = tf.where(shown[..., tf.newaxis], tight, boxes)
+    grid = masks.shape[2:]
+    cut = crop(tf.reshape(masks, [-1, *grid]), tf.reshape(boxes, [-1, 6]), tf.reshape(parts, [-1, 6]))
+    return parts, tf.reshape(cut, tf.shape(masks))
+
+
 def paste(masks, boxes, valid, shape):
     """Roi masks put back into one volume, the largest where they overlap.
 

@@ -138,7 +138,7 @@ class VolumeDetector(tf.Module):
         order = order[: self.max_detections]
         index, valid = tf.gather(index, order), tf.gather(valid, order)
         masks = tf.gather(tf.reshape(found["masks"], [-1, *self.model.mask_size]), index)
-        masks = _crop(tf.cast(masks, tf.float32), tf.gather(unclipped, index), tf.gather(boxes, index))
+        masks = mask_ops.crop(tf.cast(masks, tf.float32), tf.gather(unclipped, index), tf.gather(boxes, index))
         if "keypoints" in measured:
             # Clipped as the boxes are.
             moved = measured["keypoints"] + starts[:, :, tf.newaxis]  # [N tiles, D, landmarks, 3]
@@ -168,30 +168,6 @@ class VolumeDetector(tf.Module):
 def _only(valid, values):
     """Rows [D, ...], 0 where not valid."""
     return tf.where(tf.reshape(valid, [-1] + [1] * (values.shape.rank - 1)), values, tf.zeros_like(values))
-
-
-def _crop(masks, boxes, parts):
-    """Masks over parts of their boxes, linearly interpolated: a clipped box keeps its mask in place.
-
-    Args:
-      masks: [D, M, M, M] float32.
-      boxes: [D, 6] float32, voxels, of the masks.
-      parts: [D, 6] float32, voxels, inside the boxes.
-
-    Returns:
-      [D, M, M, M] float32.
-    """
-    for axis in range(3):
-        size = masks.shape[1]
-        lo, hi = boxes[:, axis, tf.newaxis], boxes[:, axis + 3, tf.newaxis]
-        part_lo, part_hi = parts[:, axis, tf.newaxis], parts[:, axis + 3, tf.newaxis]
-        centres = part_lo + (part_hi - part_lo) * (tf.range(size, dtype=tf.float32) + 0.5) / size  # [D, M]
-        cells = tf.math.divide_no_nan(centres - lo, hi - lo) * size - 0.5
-        cells = tf.clip_by_value(cells, 0.0, size - 1.0)
-        weights = tf.maximum(1.0 - tf.abs(cells[..., tf.newaxis] - tf.range(size, dtype=tf.float32)), 0.0)
-        # Contract the first axis; the result takes its place last, so three turns restore the order.
-        masks = tf.einsum("dmyx,dnm->dyxn", masks, weights)
-    return masks
 
 
 def _is_piece(boxes, class_ids, valid):

@@ -423,6 +423,24 @@ def mask_at(mask, box, centre):
     return trilinear(np.float64(mask)[..., None], index)[0]
 
 
+def tight_box(mask, box, shape, threshold=0.5):
+    """The voxels along each axis at whose centres the largest values across it, interpolated, reach the threshold."""
+    lo, hi = [], []
+    for axis in range(3):
+        profile = mask.max(axis=tuple(a for a in range(3) if a != axis))
+        begin, end, shown = box[axis], box[axis + 3], []
+        for voxel in range(shape[axis]):
+            if begin <= voxel + 0.5 < end:
+                cell = (voxel + 0.5 - begin) / (end - begin) * len(profile) - 0.5
+                if np.interp(cell, np.arange(len(profile)), profile) >= threshold:
+                    shown.append(voxel)
+        if not shown:
+            return np.zeros(6, np.float32)
+        lo.append(shown[0])
+        hi.append(shown[-1] + 1)
+    return np.float32([*lo, *hi])
+
+
 def paste(masks, boxes, valid, shape):
     """Volume [Z, Y, X]: the largest resampled mask of the valid detections that hold the voxel."""
     volume = np.zeros(shape)

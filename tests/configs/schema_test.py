@@ -209,6 +209,7 @@ WRONG = [
     ("model.detections.score_threshold", 1.5, SHARE),
     ("model.detections.nms_iou", -0.5, SHARE),
     ("model.detections.mask_threshold", 3.0, SHARE),
+    ("model.detections.boxes", "both", "one of head, masks"),
     ("model.segmentation.channels", -1, ">= 0"),
     ("train.loss_weights.segmentation", -1.0, ">= 0"),
     ("model.detections.max_detections", 0, ">= 1"),

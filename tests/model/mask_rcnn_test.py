@@ -7,6 +7,7 @@ import tensorflow as tf
 from model import losses as model_losses
 from model import targets
 from model.mask_head import select_class
+from ops import masks as mask_ops
 from ops.roi_sum3d import roi_sum3d
 from tests import tiny
 from tests.model import networks
@@ -190,6 +191,19 @@ class CallTest:
         assert np.all(found["boxes"] >= 0)
         assert np.all(found["boxes"] <= (8, 16, 24, 8, 16, 24))
         assert np.all((found["masks"][valid] > 0.0) & (found["masks"][valid] < 1.0))
+
+    @pytest.mark.usefixtures("trained")
+    def test_boxes_may_be_what_their_masks_show(self, world, monkeypatch):
+        monkeypatch.setattr(world.model.config.detections, "mask_threshold", 0.2)
+        of_head = world.model(world.batch["volume"])
+        monkeypatch.setattr(world.model.config.detections, "boxes", "masks")
+        found = world.model(world.batch["volume"])
+        boxes, masks = mask_ops.shrink(of_head["masks"], of_head["boxes"], world.model.patch_size, 0.2)
+        np.testing.assert_array_equal(found["boxes"], boxes)
+        assert np.any(found["boxes"] != of_head["boxes"])
+        np.testing.assert_array_equal(found["masks"][found["valid"]], masks[found["valid"]])
+        for name in ("scores", "class_ids", "valid", "num_detections"):
+            np.testing.assert_array_equal(found[name], of_head[name])
 
     def test_one_at_a_time_equals_a_batch_of_two(self, world, trained):
         together = trained.detect(world.batch["volume"])

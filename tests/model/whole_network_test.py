@@ -94,6 +94,7 @@ CHANGES = {
     },
     "rest": {
         "linear soft-NMS": {"model.detections.suppression": "soft_linear"},
+        "boxes by masks": {"model.detections.boxes": "masks"},
         "odd patch": {"input.patch_size": (7, 15, 21)},
         "Gaussian soft-NMS": {"model.detections.suppression": "soft_gaussian"},
         "three channels": {"input.channels": 3},
@@ -126,6 +127,7 @@ BRANCHES = {
     "model.mask_head.fine_channels": 3,
     "model.segmentation.channels": 4,
     "model.detections.suppression": "soft_gaussian",
+    "model.detections.boxes": "masks",
 }
 
 

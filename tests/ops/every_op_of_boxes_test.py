@@ -107,6 +107,12 @@ CASES = {
         {"mask": MASKS[0], "box": BOXES[0]},
         lambda mask, box: masks.resample(mask, box, (1, 1, 3), (4, 5, 6)),
     ),
+    "crop": ({"masks": MASKS, "boxes": BOXES, "parts": BOXES}, masks.crop),
+    "tight_boxes": (
+        {"masks": MASKS[None], "boxes": BATCH},
+        lambda **found: masks.tight_boxes(**found, shape=SHAPE),
+    ),
+    "shrink": ({"masks": MASKS[None], "boxes": BATCH}, lambda **found: masks.shrink(**found, shape=SHAPE)),
     "paste": ({"masks": MASKS, "boxes": BOXES}, lambda **found: masks.paste(**found, valid=ALL, shape=SHAPE)),
     "label_volume": (
         {"masks": MASKS, "boxes": BOXES},

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
 from scipy import interpolate, ndimage
 
-from ops.masks import covered_voxels, instance_boxes, label_volume, mask_targets, paste, resample
+from ops.masks import (
+    covered_voxels,
+    crop,
+    instance_boxes,
+    label_volume,
+    mask_targets,
+    paste,
+    resample,
+    shrink,
+    tight_boxes,
+)
 from tests import reference
 
 SHAPE = (5, 7, 11)
@@ -462,6 +472,126 @@ class ResampleTest:
     def test_error_names_expected_and_came(self, mask, box, lo, message):
         with pytest.raises(ValueError, match=message):
             resample(np.zeros(mask, np.float32), np.zeros(box, np.float32), lo, [1, 1, 1])
+
+
+class CropTest:
+    def test_hand_values(self):
+        mask = np.zeros((1, 2, 4, 3), np.float32)
+        mask[0] = np.float32([0, 8, 16, 24])[:, None]  # rises along y, as y does from 0.5 to 3.5 of the box
+        box, part = np.float32([[0, 10, 0, 2, 14, 3]]), np.float32([[0, 11, 0, 2, 13, 3]])
+        found = crop(mask, box, part)[0].numpy()
+        # Four cells of half a voxel each, whose centres lie at 11.25, 11.75, 12.25, 12.75: cells 0.75 to 2.25.
+        np.testing.assert_allclose(found, np.broadcast_to(np.float32([6, 10, 14, 18])[:, None], (2, 4, 3)), rtol=1e-6)
+
+    def test_outside_a_box_its_outermost_cells_go_on(self):
+        mask = np.zeros((1, 2, 4, 3), np.float32)
+        mask[0, :, -1] = 1.0
+        found = crop(mask, np.float32([[0, 10, 0, 2, 14, 3]]), np.float32([[0, 14, 0, 2, 20, 3]]))
+        np.testing.assert_array_equal(found, np.ones((1, 2, 4, 3)))
+
+    def test_the_whole_box_is_the_mask(self):
+        rng = np.random.default_rng(4)
+        masks, boxes = random_masks(rng, 7), reference.random_boxes(rng, 7, SHAPE)
+        np.testing.assert_allclose(crop(masks, boxes, boxes), masks, atol=2e-6)
+
+    @pytest.mark.parametrize("axes", PERMUTATIONS)
+    def test_permuted_axes_permute_masks(self, axes):
+        rng = np.random.default_rng(5)
+        masks, boxes, parts = random_masks(rng, 6), *(reference.random_boxes(rng, 6, SHAPE) for _ in range(2))
+        turned = crop(
+            masks.transpose(0, *(a + 1 for a in axes)),
+            reference.permute_boxes(boxes, axes),
+            reference.permute_boxes(parts, axes),
+        )
+        expected = crop(masks, boxes, parts).numpy().transpose(0, *(a + 1 for a in axes))
+        np.testing.assert_allclose(turned, expected, atol=1e-6)
+
+
+class ShrinkTest:
+    def test_an_instance_in_a_wider_box_keeps_its_voxels(self):
+        ids = random_ids(np.random.default_rng(3), 1)
+        tight, _ = instance_boxes(ids, 1)
+        wide = np.float32([[[0, 0, 0, *SHAPE]]])
+        masks = mask_targets(ids[np.newaxis], wide, np.int32([[0]]), SHAPE)  # a cell for each voxel
+        boxes, cut = shrink(masks, wide, SHAPE)
+        np.testing.assert_array_equal(boxes[0], tight)
+        before = label_volume(masks[0], wide[0], np.array([True]), SHAPE).numpy()
+        after = label_volume(cut[0], boxes[0], np.array([True]), SHAPE).numpy()
+        np.testing.assert_array_equal(before, ids == 1)
+        assert np.mean(before != after) < 0.03
+
+    def test_a_mask_that_shows_nothing_leaves_all_as_it_is(self):
+        rng = np.random.default_rng(6)
+        masks, boxes = 0.4 * random_masks(rng, 5)[np.newaxis], reference.random_boxes(rng, 5, SHAPE)[np.newaxis]
+        found = shrink(masks, boxes, SHAPE)
+        np.testing.assert_array_equal(found[0], boxes)
+        np.testing.assert_allclose(found[1], masks, atol=2e-6)
+
+    def test_without_boxes(self):
+        found = shrink(np.zeros((2, 0, *SIZE), np.float32), np.zeros((2, 0, 6), np.float32), SHAPE)
+        assert [of.shape for of in found] == [(2, 0, 6), (2, 0, *SIZE)]
+
+
+class TightBoxesTest:
+    def test_hand_values(self):
+        mask = np.zeros((1, 1, 2, 4, 3), np.float32)
+        mask[0, 0, 1, 1:3, 0] = 1.0
+        # Along z the four voxels read 0, 0.25, 0.75 and 1 of the profile (0, 1), along y the eight 0, 0.25, 0.75, 1, 1,
+        # 0.75, 0.25 and 0 of (0, 1, 1, 0), and along x the three, a cell each, 1, 0 and 0.
+        boxes = np.float32([[[0, 1, 2, 4, 9, 5]]])
+        found, shown = tight_boxes(mask, boxes, SHAPE)
+        np.testing.assert_array_equal(found, [[[2, 3, 2, 4, 7, 3]]])
+        assert shown.numpy().all()
+
+    @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
+    def test_equals_reference(self, threshold):
+        rng = np.random.default_rng(0)
+        masks, boxes = random_masks(rng, 20), reference.random_boxes(rng, 20, SHAPE)
+        masks[::3] **= 4
+        expected = [reference.tight_box(m, b, SHAPE, threshold) for m, b in zip(masks, boxes, strict=True)]
+        found, shown = tight_boxes(masks.reshape(2, 10, *SIZE), boxes.reshape(2, 10, 6), SHAPE, threshold)
+        np.testing.assert_array_equal(found, np.reshape(expected, (2, 10, 6)))
+        np.testing.assert_array_equal(shown, found.numpy().any(axis=-1))
+
+    def test_instance_cut_out_of_a_wider_box_has_its_own_box(self):
+        ids = random_ids(np.random.default_rng(3), 1)
+        tight, _ = instance_boxes(ids, 1)
+        wide = np.float32([[[0, 0, 0, *SHAPE]]])
+        masks = mask_targets(ids[np.newaxis], wide, np.int32([[0]]), SHAPE)
+        np.testing.assert_array_equal(tight_boxes(masks, wide, SHAPE)[0][0], tight)
+
+    def test_mask_that_shows_nothing_has_no_box(self):
+        boxes = np.float32([[[0.3, 1.2, 2.1, 4.4, 5.5, 9.9], [1, 1, 1, 1, 1, 1], [0, 0, 0, np.nan, 7, 11]]])
+        masks = np.zeros((1, 3, *SIZE), np.float32)
+        masks[0, 1:] = 1.0
+        found, shown = tight_boxes(masks, boxes, SHAPE)
+        assert not shown.numpy().any()
+        assert not found.numpy().any()
+
+    @pytest.mark.parametrize("axes", PERMUTATIONS)
+    def test_permuted_axes_permute_boxes(self, axes):
+        rng = np.random.default_rng(1)
+        masks, boxes = random_masks(rng, 6)[np.newaxis], reference.random_boxes(rng, 6, SHAPE)
+        found = tight_boxes(masks, boxes[np.newaxis], SHAPE, 0.7)[0][0]
+        turned, _ = tight_boxes(
+            masks.transpose(0, 1, *(a + 2 for a in axes)),
+            reference.permute_boxes(boxes, axes)[np.newaxis],
+            tuple(SHAPE[a] for a in axes),
+            0.7,
+        )
+        np.testing.assert_array_equal(turned[0], reference.permute_boxes(found.numpy(), axes))
+
+    def test_unknown_batch_and_count_equal_eager(self):
+        rng = np.random.default_rng(2)
+        masks, boxes = random_masks(rng, 4)[np.newaxis], reference.random_boxes(rng, 4, SHAPE)[np.newaxis]
+        signature = [tf.TensorSpec([None, None, *SIZE]), tf.TensorSpec([None, None, 6])]
+        compiled = tf.function(lambda m, b: tight_boxes(m, b, SHAPE), input_signature=signature)
+        np.testing.assert_array_equal(compiled(masks, boxes)[0], tight_boxes(masks, boxes, SHAPE)[0])
+        assert compiled(np.zeros((2, 0, *SIZE), np.float32), np.zeros((2, 0, 6), np.float32))[0].shape == (2, 0, 6)
+
+    def test_error_names_expected_and_came(self):
+        with pytest.raises(ValueError, match=r"expected masks \[B, D, Mz, My, Mx\], boxes \[B, D, 6\]; came"):
+            tight_boxes(np.zeros((1, 2, *SIZE), np.float32), np.zeros((1, 3, 6), np.float32), SHAPE)
 
 
 class PasteTest:
