@@ -4,8 +4,8 @@ Command:  python train_main.py --config=configs/cubes.py --strategy=mirrored
           --config.data.synthetic.shape='(256,256,256)' makes the volumes of the first definition of it
 Hardware: two CPU cores (Xeon with AVX-512 and AMX), or one (EPYC, Zen 4)
 Time:     8 to 12 minutes beside other trainings (2,000 steps of two volumes); one volume is drawn in 0.02 s
-Result:   200 volumes of another seed, three seeds: box AP 1.000 at IoU 0.1 and 0.5, class accuracy 1.000, mask AP50 0.994
-          to 1.000
+Result:   200 volumes of another seed, three seeds: box AP 1.000 at IoU 0.1 and 0.5, class accuracy 1.000, mask AP50
+          0.994 to 1.000
 """
 
 from configs import augment_schema, schema, synthetic_schema
