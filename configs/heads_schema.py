@@ -254,7 +254,7 @@ class Detections:
     soft_sigma: float = 0.5  # of suppression soft_gaussian
     max_detections: int = 32  # D, per patch
     mask_threshold: float = 0.5
-    boxes: str = "head"  # or masks: what is found in the box of the head, cut down to that
+    boxes: str = "head"  # or masks: the box of the head, cut down to what its mask shows
 
     def validate(self):
         """Raises ValueError where thresholds, counts or names make no sense."""

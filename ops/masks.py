@@ -194,9 +194,7 @@ def crop(masks, boxes, parts):
         lo, hi = boxes[:, axis, tf.newaxis], boxes[:, axis + 3, tf.newaxis]
         part_lo, part_hi = parts[:, axis, tf.newaxis], parts[:, axis + 3, tf.newaxis]
         centres = part_lo + (part_hi - part_lo) * (tf.range(size, dtype=tf.float32) + 0.5) / size  # [D, M]
-        cells = tf.math.divide_no_nan(centres - lo, hi - lo) * size - 0.5
-        cells = tf.clip_by_value(cells, 0.0, size - 1.0)
-        weights = tf.maximum(1.0 - tf.abs(cells[..., tf.newaxis] - tf.range(size, dtype=tf.float32)), 0.0)
+        weights = _linear_weights(centres - 0.5, lo, hi, size)
         # Contract the first axis; the result takes its place last, so three turns restore the order.
         masks = tf.einsum("dmyx,dnm->dyxn", masks, weights)
     return masks
@@ -346,6 +344,6 @@ def _steps(boxes, valid, shape):
 def _linear_weights(voxels, lo, hi, size):
     """Shares [..., K, size] that mask cells between lo and hi have in the values at the centres of voxels [..., K]."""
     size = tf.cast(size, tf.float32)
-    cells = (tf.cast(voxels, tf.float32) + 0.5 - lo) / (hi - lo) * size - 0.5
+    cells = tf.math.divide_no_nan(tf.cast(voxels, tf.float32) + 0.5 - lo, hi - lo) * size - 0.5
     cells = tf.clip_by_value(cells, 0.0, size - 1.0)
     return tf.maximum(1.0 - tf.abs(cells[..., tf.newaxis] - tf.range(size)), 0.0)
