@@ -222,7 +222,7 @@ class MaskRCNN(tf.keras.Model):
                 own = proposer is None
                 proposals = self._propose(logits, deltas, training=True) if own else proposer.propose(batch["volume"])
                 found |= self._head_losses(seen, proposals, batch, seed + 1)
-            if self.segmentation and not {"heads", "segmentation"}.isdisjoint(learns):
+            if self._learns_segmentation(learns):
                 found |= losses.segmentation_losses(seen.maps, batch["instance_ids"], batch["class_ids"])
         if self.config.style.l2 > 0.0:
             kernels = [v for v in self.trainable_variables if v.name.endswith("kernel:0")]
@@ -239,9 +239,12 @@ class MaskRCNN(tf.keras.Model):
             names += ["roi_class", "roi_box", *losses.mask_loss_names(self.config.mask_head)]
             names += ["attribute"] if self.attribute_head else []
             names += ["keypoint"] if self.keypoint_head else []
-        if self.segmentation and not {"heads", "segmentation"}.isdisjoint(learns):
+        if self._learns_segmentation(learns):
             names += ["segmentation", "segmentation_dice"]
         return [*names, "l2"] if self.config.style.l2 > 0.0 else names
+
+    def _learns_segmentation(self, learns):
+        return self.segmentation is not None and ("heads" in learns or "segmentation" in learns)
 
     def propose(self, volume):
         """Proposals [B, P, 6] and whether each is one, [B, P], for the training of another network's heads."""

