@@ -102,6 +102,9 @@ class BoxHead:
     """Class and box of a roi: convolutions, then dense layers (0 convolutions and 2 dense: that of the paper)."""
 
     roi_size: tuple = (7, 7, 7)
+    # Whether it reads the volume itself and the features of the segmentation, if there is one, beside the pyramid, as
+    # the heads of Hybrid Task Cascade do: for borders that the finest level does not show.
+    reads_voxels: bool = False
     num_convs: int = 2
     channels: int = 32
     num_dense: int = 1
@@ -182,7 +185,8 @@ class MaskHead:
 
 @dataclasses.dataclass(slots=True)
 class Segmentation:
-    """Features and class of every voxel, which masks with `mask_head.fine_channels` read beside the volume itself.
+    """Features and class of every voxel, which masks with `mask_head.fine_channels` and boxes with
+    `box_head.reads_voxels` read beside the volume itself.
 
     Costs a convolution or two at the volume's own resolution; teaches the network what rois alone do not, where there
     are few volumes or what an object is shows voxel by voxel.

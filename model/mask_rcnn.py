@@ -160,7 +160,7 @@ class MaskRCNN(tf.keras.Model):
         for stage, head in enumerate(self.box_heads):
             if stage > 0:
                 rois = self._refine(deltas, rois, stages[-1], stage - 1)  # noqa: F821 from the stage before
-            logits, deltas = head(self._pool(seen, rois, config.box_head.roi_size), training=training)
+            logits, deltas = head(self._pool_boxes(seen, rois), training=training)
             stages.append(logits)
         found = detections.detect(
             cascade.mean_probabilities(stages),
@@ -252,7 +252,7 @@ class MaskRCNN(tf.keras.Model):
 
     def classify(self, volume, boxes):
         """Probabilities [B, N, K + 1] of what is in given boxes [B, N, 6], voxels; the mean over the stages."""
-        pooled = self._pool(self._look(volume, training=False), boxes, self.config.box_head.roi_size)
+        pooled = self._pool_boxes(self._look(volume, training=False), boxes)
         return cascade.mean_probabilities([head(pooled)[0] for head in self.box_heads])
 
     def _rpn_losses(self, logits, deltas, batch, seed):
@@ -280,7 +280,7 @@ class MaskRCNN(tf.keras.Model):
             if stage > 0:
                 refined = self._refine(deltas, rois.boxes, logits, stage - 1)  # noqa: F821 from the stage before
                 rois = targets.assign_rois(refined, rois.valid, *truths, positive_iou=ious[stage])
-            logits, deltas = head(self._pool(seen, rois.boxes, config.box_head.roi_size), training=True)
+            logits, deltas = head(self._pool_boxes(seen, rois.boxes), training=True)
             stages.append(
                 losses.box_losses(
                     logits, deltas, rois, delta_weights=self.delta_weights[stage], box_head=config.box_head
@@ -307,6 +307,16 @@ class MaskRCNN(tf.keras.Model):
             logits = self.keypoint_head(self._pool(seen, rois.boxes, config.keypoint_head.roi_size), training=True)
             found |= losses.keypoint_loss(logits, *self._true_keypoints(batch), rois)
         return found
+
+    def _pool_boxes(self, seen, boxes):
+        """What the box heads read of rois [B, R, 6]: [B, R, z, y, x, C]."""
+        head, ratio = self.config.box_head, self.config.rois.sampling_ratio
+        pooled = self._pool(seen, boxes, head.roi_size)
+        if not head.reads_voxels:
+            return pooled
+        voxels = tf.cast(seen.voxels, tf.float32)
+        fine = roi_align3d(voxels, boxes, stride=1, output_size=head.roi_size, sampling_ratio=ratio)
+        return tf.concat([pooled, fine], axis=-1)
 
     def _masks(self, seen, boxes, training):
         """Mask logits [B, R, M, M, M, K] in boxes [B, R, 6]."""

@@ -150,10 +150,11 @@ def _heads(count, config, num_classes, channels):
     """Adds the heads over the rois that train."""
     width, rois = config.fpn.channels, config.rois
     box, mask, landmarks = config.box_head, config.mask_head, config.keypoint_head
+    voxels = channels + config.segmentation.channels
     for _ in range(max(len(box.cascade_ious), 1)):
         size = rois.num_samples * math.prod(box.roi_size)
-        count.kept += size * width
-        features = width
+        features = width + voxels * box.reads_voxels
+        count.kept += size * features
         for _ in range(box.num_convs):
             features = count.conv(size, features, box.channels, (3, 3, 3), copies=2)
         if box.num_dense:
@@ -170,7 +171,5 @@ def _heads(count, config, num_classes, channels):
             features = count.conv(size, features, head.channels, (3, 3, 3), copies=2)
         features = count.conv(8 * size, features, head.channels, copies=2)  # twice the resolution
         if head is mask and mask.fine_channels:
-            features = count.conv(
-                8 * size, features + channels + config.segmentation.channels, mask.fine_channels, (3, 3, 3), copies=2
-            )
+            features = count.conv(8 * size, features + voxels, mask.fine_channels, (3, 3, 3), copies=2)
         count.conv(8 * size, features, maps, copies=4)  # logits, probabilities, targets, losses

@@ -116,6 +116,19 @@ class NetworkTest:
         model._masks(found, np.float32([[[1, 2, 3, 5, 8, 11]]] * 2), training=False)
         assert seen[0].shape == (2, 1, *model.mask_size, 1 + 4)
 
+    @pytest.mark.parametrize("channels", [0, 4])
+    def test_boxes_read_the_volume_and_its_features(self, channels):
+        overrides = {"model.segmentation.channels": channels, "model.box_head.reads_voxels": True}
+        model = tiny.model(networks.config(overrides))
+        volume, box = networks.batch(networks.config(overrides))["volume"], np.float32([[[2, 4, 3, 6, 8, 11]]] * 2)
+        seen = model._look(volume, training=False)
+        pooled = model._pool_boxes(seen, box)
+        width, size = model.config.fpn.channels, model.config.box_head.roi_size
+        np.testing.assert_array_equal(pooled[..., :width], model._pool(seen, box, size))
+        assert seen.voxels.shape[-1] == 1 + channels
+        expected = reference.roi_align3d(seen.voxels.numpy(), box, output_size=size, stride=1)
+        np.testing.assert_allclose(pooled[..., width:], expected, rtol=1e-4, atol=1e-5)
+
     def test_nothing_of_it_is_frozen_with_the_backbone(self):
         settings = networks.config({"model.segmentation.channels": 4, "model.style.norm": "frozen_batch"})
         names = [variable.name for variable in tiny.model(settings).segmentation.variables]

@@ -68,6 +68,7 @@ CHANGES = {
         "no dense": {"model.box_head.num_dense": 0},
         "dropout": {"model.box_head.dropout": 0.3},
         "focal rois": {"model.box_head.class_loss": "focal"},
+        "boxes that read voxels": {"model.box_head.reads_voxels": True},
         **{f"{loss} rois": {"model.box_head.box_loss": loss} for loss in ("giou", "diou", "ciou")},
     },
     "heads": {
@@ -123,6 +124,7 @@ BRANCHES = {
     "model.rpn.assignment": "atss",
     "model.box_head.box_loss": "giou",
     "model.box_head.class_agnostic": True,
+    "model.box_head.reads_voxels": True,
     "model.mask_head.class_agnostic": True,
     "model.mask_head.fine_channels": 3,
     "model.segmentation.channels": 4,

@@ -49,10 +49,13 @@ class StepBytesTest:
 
 
 class CountNetworkTest:
-    @pytest.mark.parametrize(("fine_channels", "channels"), [(0, 0), (24, 0), (24, 12)])
-    def test_parameters_are_those_of_the_network(self, fine_channels, channels):
+    @pytest.mark.parametrize(
+        ("fine_channels", "channels", "reads_voxels"), [(0, 0, False), (24, 0, False), (24, 12, False), (0, 40, True)]
+    )
+    def test_parameters_are_those_of_the_network(self, fine_channels, channels, reads_voxels):
         config = tiny.config()
         config.model.mask_head.fine_channels, config.model.segmentation.channels = fine_channels, channels
+        config.model.box_head.reads_voxels = reads_voxels
         counted = memory.count_network(config.model, config.input.patch_size, 2).parameters
         kernels = sum(math.prod(v.shape) for v in tiny.model(config).trainable_variables if len(v.shape) > 1)
         assert counted == pytest.approx(kernels, rel=0.15)  # the last layers of the box head are left out
