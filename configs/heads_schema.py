@@ -185,9 +185,9 @@ class MaskHead:
 
 @dataclasses.dataclass(slots=True)
 class Segmentation:
-    """Features and class of every voxel, which masks with `mask_head.fine_channels` and boxes with
-    `box_head.reads_voxels` read beside the volume itself.
+    """Features and class of every voxel.
 
+    Masks with `mask_head.fine_channels` and boxes with `box_head.reads_voxels` read them beside the volume itself.
     Costs a convolution or two at the volume's own resolution; teaches the network what rois alone do not, where there
     are few volumes or what an object is shows voxel by voxel.
     """

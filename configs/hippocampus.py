@@ -28,7 +28,8 @@ def get_config():
     config.input.mosaic = (2, 2, 2)
     config.input.rotate_planes = ()
     config.input.augment = augment_schema.light()
-    # The segmentation after 8,000 steps of crops: Dice 0.862 on held-out crops without either, 0.869 with both.
+    # The segmentation after 8,000 steps of crops: Dice 0.862 on held-out crops without affine and elastic, 0.869 with a
+    # half and a tenth of them so; more was not told apart.
     change = config.input.augment
     change.affine.probability, change.elastic.probability, change.gamma.probability = 0.8, 0.2, 0.3
     change.blur.probability = change.noise.probability = 0.1

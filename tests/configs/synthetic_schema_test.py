@@ -53,9 +53,6 @@ WRONG = [
 
 
 class SyntheticTest:
-    def test_defaults_are_valid(self):
-        Synthetic().validate()
-
     @pytest.mark.parametrize(("name", "value", "expected"), WRONG)
     def test_wrong_value_is_named(self, name, value, expected):
         config = schema.Config()
