@@ -17,14 +17,16 @@ from configs import augment_schema, schema
 
 
 def get_config():
-    """Anterior and posterior hippocampus in MR crops, put together to 2 x 2 x 2 mosaics of flipped crops."""
+    """Anterior and posterior hippocampus in MR crops: patches of 2 x 2 x 2 mosaics of flipped crops."""
     config = schema.Config(name="hippocampus")
     config.data.source = "../shared/data/msd_hippocampus"
     config.data.records = "runs/hippocampus/records"
     config.data.classes = ("anterior", "posterior")
     config.data.labels = "semantic"
     config.data.min_voxels = 20
-    config.input.patch_size = (80, 112, 80)  # two crops of (40, 56, 40) along each axis
+    # Patches of the size of a crop, from anywhere in a mosaic: normalised over eight crops a network does not see what
+    # it has learnt of one.
+    config.input.patch_size = config.input.tile_size = (40, 56, 40)
     config.input.mosaic = (2, 2, 2)
     config.input.rotate_planes = ()
     config.input.augment = augment_schema.light()
@@ -36,7 +38,7 @@ def get_config():
     config.model.backbone.stem_channels, config.model.backbone.stem_kernel = 16, (3, 3, 3)
     config.model.backbone.stem_stride = (1, 1, 1)  # the finest level has a stride of 2
     config.model.anchors.sizes = ((12.0, 16.0), (20.0, 24.0), (30.0, 36.0))
-    config.model.rois.num_samples = 48
+    config.model.rois.num_samples = 12
     config.model.rois.canonical_size = (40.0, 40.0, 40.0)  # all rois read the finest level
     config.model.box_head.cascade_ious = (0.4, 0.6, 0.75)
     config.model.box_head.reads_voxels = True  # an IoU of 0.75 is a voxel or two at every face
@@ -44,12 +46,13 @@ def get_config():
     config.model.mask_head.fine_channels = 16
     config.model.segmentation.channels = 16
     config.model.detections.boxes = "masks"
-    config.train.batch_size = 1  # eight crops
-    config.train.steps, config.train.learning_rate = 500, 5e-4
+    config.train.batch_size = 1
+    config.train.steps, config.train.learning_rate = 2500, 7e-4
     # The later stages of a cascade weigh the same error more: without a weight most of the loss would be of boxes.
     config.train.loss_weights.roi_box = 0.5
     # Otherwise the smallest of the losses, and masks are read from what it teaches.
     config.train.loss_weights.segmentation = config.train.loss_weights.segmentation_dice = 4.0
     config.train.precision = "mixed_bfloat16"
     config.train.average.name, config.train.average.decay = "ema", 0.998
+    config.inference.overlap = (20, 28, 20)  # every object lies whole in one of the tiles
     return config

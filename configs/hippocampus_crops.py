@@ -18,8 +18,7 @@ def get_config():
     """Crops of (40, 56, 40) voxels, one anterior and one posterior hippocampus in each."""
     config = hippocampus.get_config()
     config.name, config.data.records = "hippocampus_crops", "runs/hippocampus_crops/records"
-    config.input.patch_size, config.input.mosaic = (40, 56, 40), (1, 1, 1)
-    config.model.rois.num_samples = 12
+    config.input.mosaic, config.input.tile_size = (1, 1, 1), ()
     # What has stages has no others.
     config.train.steps, config.train.learning_rate = schema.Train().steps, schema.Train().learning_rate
     config.train.stages = (

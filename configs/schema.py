@@ -154,6 +154,7 @@ class Input:
     num_readers: int = 1  # records read at a time, each of them whole in memory; more for servers and for several GPUs
     num_augmenters: int = 4  # patches augmented at a time
     mosaic: tuple = (1, 1, 1)  # a training volume is put together from this many cases per axis
+    tile_size: tuple = ()  # (z, y, x) of each of them; patches are cut of the whole; empty: the whole is the patch
     flip_axes: tuple = (True, True, True)
     rotate_planes: tuple = (
         (0, 1),
@@ -193,14 +194,21 @@ class Input:
                 f"axes of equal patch_size {self.patch_size}",
                 plane,
             )
-        for axis in range(3):
-            checks.require(
-                self.patch_size[axis] % self.mosaic[axis] == 0,
-                "input.patch_size",
-                f"a multiple of input.mosaic {self.mosaic}",
-                self.patch_size,
-            )
+        self._validate_tiles()
         self.augment.validate(self.patch_size)
+
+    def tile(self):
+        """(z, y, x) voxels of a case in a mosaic."""
+        return tuple(self.tile_size) or tuple(p // m for p, m in zip(self.patch_size, self.mosaic, strict=True))
+
+    def _validate_tiles(self):
+        if not self.tile_size:
+            whole = all(size % count == 0 for size, count in zip(self.patch_size, self.mosaic, strict=True))
+            expected = f"a multiple of input.mosaic {self.mosaic}"
+            checks.require(whole, "input.patch_size", expected, self.patch_size)
+            return
+        checks.triple("input.tile_size", self.tile_size)
+        checks.require(max(self.mosaic) > 1, "input.tile_size", "() without an input.mosaic", self.tile_size)
 
     def _validate_intensities(self):
         checks.choice("input.normalization", self.normalization, NORMALIZATIONS)

@@ -125,15 +125,13 @@ class _ExampleMaker:
         draws = tf.data.Dataset.range(number * count, (number + 1) * count)
         tiles = draws.map(self._tile).batch(count, drop_remainder=True).get_single_element()
         joined = augment.mosaic({key: tiles[key] for key in _EXAMPLE}, self.config.mosaic)
-        skipped, spacing = tf.reduce_sum(tiles["skipped"]), tiles["spacing"][0]
-        corner, rows = tf.zeros([3], tf.int32), tf.reshape(tiles["rows"], [count])
         return {
             **joined,
-            "spacing": spacing,
-            "corner": corner,
-            "skipped": skipped,
+            "spacing": tiles["spacing"][0],
+            "corner": self._corner_in_mosaic(joined, self._seeds(number)[0]),
+            "skipped": tf.reduce_sum(tiles["skipped"]),
             "number": number,
-            "rows": rows,
+            "rows": tf.reshape(tiles["rows"], [count]),
         }
 
     def change(self, example):
@@ -171,10 +169,20 @@ class _ExampleMaker:
         def voxel(instance, seed):
             return parts.of_ids(lambda ids: places.random_voxel(ids, instance, seed))
 
+        return self._corner_around(example["shape"], example["class_ids"], voxel, seed)
+
+    def _corner_in_mosaic(self, joined, seed):
+        ids, class_ids = joined["instance_ids"], joined["class_ids"]
+        slots = tf.cast(tf.where(class_ids > 0)[:, 0], tf.int32)  # the others are empty
+
+        def voxel(instance, seed):
+            return places.random_voxel(tf.reshape(ids, [-1]), slots[instance - 1] + 1, seed)
+
+        return self._corner_around(tf.shape(ids), tf.gather(class_ids, slots), voxel, seed)
+
+    def _corner_around(self, shape, class_ids, voxel, seed):
         share, by = self.config.foreground, self.config.foreground_by
-        return places.corner_around(
-            example["shape"], example["class_ids"], voxel, self.config.patch_size, share, seed, by
-        )
+        return places.corner_around(shape, class_ids, voxel, self.config.patch_size, share, seed, by)
 
     def _window(self, example, corner):
         """First voxel and size of what a patch at a place may show."""

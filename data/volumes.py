@@ -55,8 +55,7 @@ def normalized(volume, example, config):
 
 def tile(record, config, seed):
     """A case cut or padded to the size of a tile, then mirrored at random."""
-    size = [p // m for p, m in zip(config.patch_size, config.mosaic, strict=True)]
-    return augment.flip(augment.fit(parse(record, config), size), config.flip_axes, seed)
+    return augment.flip(augment.fit(parse(record, config), config.tile()), config.flip_axes, seed)
 
 
 def _read(paths, function):

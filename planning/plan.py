@@ -102,7 +102,7 @@ class _Planner:
             "a mask has twice as many bins as its roi, and as many as the median object has voxels, "
             f"{_text(np.median(self.found.sizes, axis=0))}, from 8 to 28",
         )
-        extents = np.median(self.found.shapes, axis=0) * self.mosaic
+        extents = np.array(self.config.input.tile_size or np.median(self.found.shapes, axis=0)) * self.mosaic
         least = np.percentile(self.found.sizes, network.COVERED, axis=0)
         size, patch = extents, None
         # Fewer strides take more memory, and a smaller patch allows fewer strides: both only ever shrink.
@@ -201,7 +201,7 @@ class _Planner:
         """How many objects a patch and a volume may have."""
         patch, tiles = np.array(self.config.input.patch_size), int(self.mosaic.prod())
         most = tiles * network.most_in_a_patch(
-            self.found.boxes, self.found.cases, self.found.shapes, patch // self.mosaic
+            self.found.boxes, self.found.cases, self.found.shapes, np.minimum(patch, self.config.input.tile())
         )
         in_volume = tiles * int(np.bincount(self.found.cases).max())
         slots = _with_slack(most)

@@ -72,6 +72,8 @@ WRONG = [
     ("input.patch_size", (64, 64.0, 64), TRIPLE),
     ("input.patch_size", (64, 0, 64), TRIPLE),
     ("input.mosaic", (1, 1, 0), TRIPLE),
+    ("input.tile_size", (64, 64), TRIPLE),
+    ("input.tile_size", (64, 64, 64), "() without an input.mosaic"),
     ("input.channels", 0, ">= 1"),
     ("input.max_instances", 0, ">= 1"),
     ("input.min_visible_voxels", 0, ">= 1"),

@@ -288,10 +288,10 @@ class TrainBatchesTest:
             seen = [np.ravel(share)[epoch * steps : (epoch + 1) * steps].tolist() for share in shares]
             assert len(set(np.ravel(seen))) == 6
 
-    @pytest.mark.parametrize("mosaic", [(1, 1, 1), (1, 2, 2)])
-    def test_a_run_that_goes_on_sees_what_it_would_have_seen(self, made, mosaic, optimised):
+    @pytest.mark.parametrize(("mosaic", "tile_size"), [((1, 1, 1), ()), ((1, 2, 2), ()), ((1, 2, 2), SHAPE)])
+    def test_a_run_that_goes_on_sees_what_it_would_have_seen(self, made, mosaic, tile_size, optimised):
         """Also: the same seed gives the same batches, with every step of augmentation and any number of readers."""
-        config = input_config(mosaic=mosaic, patch_size=(6, 8, 6), rotate_planes=((0, 2),))
+        config = input_config(mosaic=mosaic, tile_size=tile_size, patch_size=(6, 8, 6), rotate_planes=((0, 2),))
         if mosaic == (1, 1, 1):
             config.augment = augment_schema.Augment()
             config.augment.paste.probability = 1.0
@@ -300,6 +300,25 @@ class TrainBatchesTest:
         config.num_readers, config.num_augmenters = 3, 2
         rest = first(pipeline.train_batches(*made, config, batch_size=2, seed=3, start=4), 5)
         assert_equal_batches(whole[2:], rest)
+
+    @pytest.mark.parametrize("by", ["instance", "class"])
+    def test_patches_are_cut_of_mosaics_of_whole_tiles(self, made, by, optimised):
+        tiles = {"mosaic": (1, 2, 1), "normalization": "none", "foreground": 1.0, "foreground_by": by}
+        whole = plain(patch_size=(SHAPE[0], 2 * SHAPE[1], SHAPE[2]), max_instances=10, **tiles)
+        parts = plain(patch_size=PATCH, tile_size=SHAPE, max_instances=10, **tiles)
+        mosaics, patches = (
+            first(pipeline.train_batches(*made, config, batch_size=1, seed=2), 12) for config in (whole, parts)
+        )
+        corners = []
+        for mosaic, patch in zip(mosaics, patches, strict=True):
+            windows = np.lib.stride_tricks.sliding_window_view(mosaic["volume"][0, ..., 0], PATCH)
+            shown = np.lib.stride_tricks.sliding_window_view(mosaic["instance_ids"][0] > 0, PATCH).any((3, 4, 5))
+            places = np.argwhere((windows == patch["volume"][0, ..., 0]).all((3, 4, 5)) & shown)
+            corners.append(places[0])
+            np.testing.assert_array_equal(patch["rows"], mosaic["rows"])
+        starts = np.array(corners)[:, 1]
+        assert (starts < SHAPE[1] - PATCH[1]).any()  # of one tile
+        assert ((starts > SHAPE[1] - PATCH[1]) & (starts < SHAPE[1])).any()  # of two
 
     def test_instances_of_other_cases_are_pasted(self, made):
         config = plain(patch_size=SHAPE, max_instances=20, normalization="none")
@@ -463,6 +482,12 @@ class VolumesTest:
             np.testing.assert_array_equal(volume["spacing"], [1, 1, 1])
         for ours, theirs in zip(found, volumes.of_split(folder, manifest, "val", config), strict=True):
             assert_equal_batches([ours], [theirs])
+
+    def test_mosaics_of_tiles_are_larger_than_patches(self, made):
+        config = input_config(patch_size=PATCH, mosaic=(1, 2, 1), tile_size=SHAPE)
+        whole = input_config(patch_size=(SHAPE[0], 2 * SHAPE[1], SHAPE[2]), mosaic=(1, 2, 1))
+        found, expected = (list(volumes.of_split(*made, "val", settings)) for settings in (config, whole))
+        assert_equal_batches(found, expected)
 
     def test_mosaic_classes_go_with_their_instances(self, made, cases):
         folder, manifest = made
