@@ -5,7 +5,7 @@ import math
 
 from configs import checks, heads_schema
 
-NORMS = ("group", "batch", "sync_batch", "frozen_batch", "instance", "none")
+NORMS = ("group", "batch", "sync_batch", "frozen_batch", "instance", "layer", "none")
 ACTIVATIONS = ("relu", "leaky_relu", "prelu")
 INITIALIZERS = ("he_normal", "he_uniform", "glorot_normal", "glorot_uniform")
 BACKBONES = ("resnet", "plain")
@@ -20,7 +20,7 @@ class Style:
 
     # batch: every replica its own statistics. In the heads rois that are mere padding enter them, with batch and
     # sync_batch; group knows no such thing. frozen_batch: those that were loaded, in the backbone alone; the heads have
-    # biases and no normalisation.
+    # biases and no normalisation. layer: over the channels of each voxel, so that the patch around it does not matter.
     norm: str = "group"
     norm_groups: int = 8  # of norm group
     activation: str = "relu"

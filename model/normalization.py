@@ -12,7 +12,7 @@ def make(style, **kwargs):
     Args:
       style: section with `norm`: "group"; "batch" (every replica takes the moments of its own part of the batch);
         "sync_batch" (all replicas take those of the whole batch); "frozen_batch" (the moments, scale and offset that
-        were loaded, never trained); "instance"; or "none". And with `norm_groups`, for "group".
+        were loaded, never trained); "instance"; "layer"; or "none". And with `norm_groups`, for "group".
       **kwargs: to the layer.
 
     Returns:
@@ -24,6 +24,8 @@ def make(style, **kwargs):
         return FrozenBatchNorm(**kwargs)
     if style.norm == "instance":
         return InstanceNorm(epsilon=EPSILON, **kwargs)
+    if style.norm == "layer":
+        return LayerNorm(epsilon=EPSILON, **kwargs)
     if style.norm == "none":
         return tf.keras.layers.Activation("linear", **kwargs)
     return tf.keras.layers.BatchNormalization(
@@ -110,6 +112,23 @@ class InstanceNorm(tf.keras.layers.Layer):
         from tensorflow_addons.layers import InstanceNormalization
 
         self.norm = InstanceNormalization(epsilon=epsilon, dtype="float32", name="instance")
+
+    def call(self, x, training=False):
+        """[B, ..., C] -> the same shape and dtype; training or not makes no difference."""
+        del training
+        return tf.cast(self.norm(tf.cast(x, tf.float32)), x.dtype)
+
+
+class LayerNorm(tf.keras.layers.Layer):
+    """Keras' layer normalisation (Ba et al. 2016) over the channels of each voxel, in float32 whatever the policy.
+
+    As in ConvNeXt (Liu et al. 2022). What a voxel becomes does not depend on how large the volume is around it, or on
+    what else it shows: weights learnt on small patches hold on large ones.
+    """
+
+    def __init__(self, epsilon=EPSILON, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = tf.keras.layers.LayerNormalization(epsilon=epsilon, dtype="float32", name="layer")
 
     def call(self, x, training=False):
         """[B, ..., C] -> the same shape and dtype; training or not makes no difference."""

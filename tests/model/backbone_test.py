@@ -73,7 +73,8 @@ class MakeTest:
             assert 0.0 < np.mean(output.numpy() > 0.0) <= 1.0
 
     @pytest.mark.parametrize(
-        ("norm", "trainable", "other"), [("group", 2, 0), ("instance", 2, 0), ("batch", 2, 2), ("frozen_batch", 0, 4)]
+        ("norm", "trainable", "other"),
+        [("group", 2, 0), ("instance", 2, 0), ("layer", 2, 0), ("batch", 2, 2), ("frozen_batch", 0, 4)],
     )
     def test_parameters_as_counted_by_hand(self, norm, trainable, other):
         net = backbone.make(BASIC, dataclasses.replace(STYLE, norm=norm))
@@ -109,7 +110,7 @@ class MakeTest:
         ]
 
     @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("norm", ["group", "batch", "frozen_batch", "instance", "none"])
+    @pytest.mark.parametrize("norm", ["group", "batch", "frozen_batch", "instance", "layer", "none"])
     def test_gradient_reaches_every_trainable_weight(self, kind, norm):
         tf.keras.utils.set_random_seed(0)
         net = backbone.make(KINDS[kind], dataclasses.replace(STYLE, norm=norm, activation="prelu"))
@@ -160,7 +161,7 @@ class MakeTest:
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
     @pytest.mark.parametrize("kind", ["resnext", "plain"])
-    @pytest.mark.parametrize("norm", ["group", "frozen_batch", "instance"])
+    @pytest.mark.parametrize("norm", ["group", "frozen_batch", "instance", "layer"])
     def test_saved_model_gives_the_same(self, kind, norm, tmp_path):
         net = backbone.make(KINDS[kind], dataclasses.replace(STYLE, norm=norm))
         volume = random(2, 5, 7, 11, 1)

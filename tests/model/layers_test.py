@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.model_schema import Style
+from configs.model_schema import NORMS, Style
 from model import layers
 
 
@@ -119,7 +119,7 @@ class ConvNormTest:
         y = layers.ConvNorm(4, 3, style=Style(norm_groups=2), activate=False)(random(1, 4, 5, 6, 3))
         assert float(tf.reduce_mean(tf.cast(y < 0, tf.float32))) > 0.3
 
-    @pytest.mark.parametrize("norm", ["group", "batch", "sync_batch", "frozen_batch", "instance", "none"])
+    @pytest.mark.parametrize("norm", NORMS)
     def test_bias_only_where_no_normalisation_follows(self, norm):
         layer = layers.ConvNorm(4, 3, style=Style(norm=norm, norm_groups=2))
         layer(tf.zeros([1, 2, 2, 2, 3]))
@@ -131,7 +131,7 @@ class ConvNormTest:
         names = ["stem/conv/kernel:0", "stem/norm/gamma:0", "stem/norm/beta:0", "stem/activation/alpha:0"]
         assert [v.name for v in layer.weights] == names
 
-    @pytest.mark.parametrize("norm", ["group", "batch", "sync_batch", "frozen_batch", "instance", "none"])
+    @pytest.mark.parametrize("norm", NORMS)
     @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
     def test_half_precision(self, norm, policy):
         style = Style(norm=norm, norm_groups=2, activation="prelu")
@@ -151,7 +151,7 @@ class ConvNormTest:
         tolerance = 0.05 * float(tf.reduce_max(tf.abs(expected)))
         np.testing.assert_allclose(tf.cast(y, tf.float32), expected, atol=tolerance)
 
-    @pytest.mark.parametrize("norm", ["group", "batch", "frozen_batch", "instance", "none"])
+    @pytest.mark.parametrize("norm", ["group", "batch", "frozen_batch", "instance", "layer", "none"])
     def test_saved_model_gives_the_same(self, norm, tmp_path):
         layer = layers.ConvNorm(4, 3, (1, 2, 2), style=Style(norm=norm, norm_groups=2), groups=2)
         x = random(2, 3, 5, 6, 4)

@@ -163,6 +163,47 @@ class InstanceNormTest:
         np.testing.assert_array_equal(other(x), layer(x))
 
 
+class LayerNormTest:
+    def test_equals_the_definition_at_every_voxel(self, x):
+        gamma = np.array([1.0, -2.0, 0.5, 3.0, 0.0, 1.5], np.float32)
+        beta = np.array([0.0, 1.0, -1.0, 2.0, 5.0, 0.1], np.float32)
+        layer = normalization.LayerNorm()
+        layer(x)
+        layer.set_weights([gamma, beta])
+        expected = np.zeros(x.shape)
+        for voxel in np.ndindex(x.shape[:-1]):
+            own = x[voxel].astype(np.float64)
+            expected[voxel] = (own - own.mean()) / np.sqrt(own.var() + 1e-5) * gamma + beta
+        np.testing.assert_allclose(layer(x), expected, atol=1e-4)
+
+    def test_hand_worked_voxel(self):
+        # Mean 3, variance (4 + 4 + 0 + 0) / 4 = 2.
+        y = normalization.LayerNorm()(tf.constant([1.0, 5.0, 3.0, 3.0], shape=[1, 1, 1, 1, 4]))
+        np.testing.assert_allclose(tf.reshape(y, [-1]), [-np.sqrt(2.0), np.sqrt(2.0), 0.0, 0.0], atol=1e-4)
+
+    def test_part_of_a_volume_is_a_part_of_the_answer(self, x):
+        layer = normalization.LayerNorm()
+        part = np.s_[1:, 1:3, 2:7, 4:11]
+        np.testing.assert_allclose(layer(x)[part], layer(x[part]), atol=1e-5)
+        other = normalization.GroupNorm(3)
+        assert np.abs(other(x)[part] - other(x[part])).max() > 0.1
+
+    def test_constant_volume_gives_the_offset_and_a_finite_gradient(self):
+        layer = normalization.LayerNorm()
+        x = tf.fill([1, 2, 3, 5, 4], 3.0)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        np.testing.assert_allclose(y, np.zeros(x.shape), atol=1e-3)
+        assert np.all(np.isfinite(tape.gradient(y, x)))
+
+    def test_volume_without_voxels_and_batch_of_unknown_size(self, x):
+        layer = normalization.LayerNorm()
+        compiled = tf.function(layer, input_signature=[tf.TensorSpec([None, 5, 7, 11, 6])])
+        np.testing.assert_allclose(compiled(x), layer(x), atol=1e-5)
+        assert compiled(x[:0]).shape == (0, 5, 7, 11, 6)
+
+
 class MakeTest:
     def test_kinds(self):
         kinds = {norm: type(normalization.make(Style(norm=norm))).__name__ for norm in NORMS}
@@ -172,6 +213,7 @@ class MakeTest:
             "sync_batch": "BatchNormalization",
             "frozen_batch": "FrozenBatchNorm",
             "instance": "InstanceNorm",
+            "layer": "LayerNorm",
             "none": "Activation",
         }
 
@@ -208,7 +250,7 @@ class MakeTest:
         assert all(v.dtype == tf.float32 for v in layer.weights)
         np.testing.assert_allclose(tf.cast(y, tf.float32), expected, rtol=0.02, atol=0.02)
 
-    @pytest.mark.parametrize("norm", ["group", "instance"])
+    @pytest.mark.parametrize("norm", ["group", "instance", "layer"])
     def test_constant_half_precision_volume_gives_zero(self, norm):
         layer = normalization.make(Style(norm=norm, norm_groups=2), dtype="mixed_float16")
         np.testing.assert_allclose(layer(tf.fill([1, 2, 3, 5, 4], tf.constant(1000.0, tf.float16))), 0.0, atol=0.2)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs.model_schema import NORMS
 from tests import tiny
 from tests.model import networks
 
@@ -20,8 +21,7 @@ ANCHORS = (((3.0, 4.0, 5.0),), ((5.0, 8.0, 10.0),), ((8.0, 14.0, 18.0),))
 # The changes of each part of a config. Parts do not know of each other, so one network takes one change of every part.
 CHANGES = {
     "style": {
-        **{f"{name} norm": {"model.style.norm": name} for name in ("batch", "sync_batch", "frozen_batch", "instance")},
-        "no norm": {"model.style.norm": "none"},
+        **{f"{name} norm": {"model.style.norm": name} for name in NORMS if name != "group"},
         "leaky ReLU": {"model.style.activation": "leaky_relu"},
         "PReLU": {"model.style.activation": "prelu"},
         "L2": {"model.style.l2": 1e-4},
