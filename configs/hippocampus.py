@@ -42,7 +42,7 @@ def get_config():
     config.model.rois.canonical_size = (40.0, 40.0, 40.0)  # all rois read the finest level
     config.model.box_head.cascade_ious = (0.4, 0.6, 0.75)
     config.model.box_head.reads_voxels = True  # an IoU of 0.75 is a voxel or two at every face
-    config.model.mask_head.roi_size = (12, 12, 12)
+    config.model.mask_head.roi_size = (16, 16, 16)
     config.model.mask_head.fine_channels = 16
     config.model.segmentation.channels = 16
     config.model.detections.boxes = "masks"

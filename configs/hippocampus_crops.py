@@ -19,6 +19,7 @@ def get_config():
     config = hippocampus.get_config()
     config.name, config.data.records = "hippocampus_crops", "runs/hippocampus_crops/records"
     config.input.mosaic, config.input.tile_size = (1, 1, 1), ()
+    config.model.mask_head.roi_size = (12, 12, 12)  # less to do in a step; weights are those of any size
     # What has stages has no others.
     config.train.steps, config.train.learning_rate = schema.Train().steps, schema.Train().learning_rate
     config.train.stages = (

@@ -120,7 +120,7 @@ WRONG = [
     ("model.backbone.dropout", 1.0, "a number in [0, 1)"),
     ("model.backbone.stochastic_depth", -0.1, "a number in [0, 1)"),
     # model.style
-    ("model.style.norm", "layer", "one of group, batch, sync_batch, frozen_batch, instance, none"),
+    ("model.style.norm", "weight", "one of group, batch, sync_batch, frozen_batch, instance, layer, none"),
     ("model.style.norm_groups", 0, ">= 1"),
     ("model.style.activation", "tanh", "one of relu, leaky_relu, prelu"),
     ("model.style.kernel", (3, 3), TRIPLE),
