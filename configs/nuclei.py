@@ -9,9 +9,9 @@ Command:  python convert_main.py --config=configs/nuclei.py --source=FOLDER
           configs/nuclei_synthetic.py trains those weights before; these steps were not tried without
 Hardware: one CPU core (Xeon with AVX-512 and AMX, EPYC Zen 4) beside another training
 Time:     11 to 16 minutes (700 steps of one patch), after 26 of synthetic stacks
-Result:   begun with synthetic nuclei; held-out stack (17 nuclei, most cut by its border): F1 at mask IoU 0.5 0.571 (0.552
-          to 0.600; precision 0.65, recall 0.51; watershed 0.400), mask AP50 0.512, mean mask IoU of matched nuclei
-          0.724; seeds 0, 1, 2
+Result:   begun with synthetic nuclei; held-out stack (17 nuclei, most cut by its border): F1 at mask IoU 0.5 0.571
+          (0.552 to 0.600; precision 0.65, recall 0.51; watershed 0.400), mask AP50 0.512, mean mask IoU of matched
+          nuclei 0.724; seeds 0, 1, 2
           A tissue left out, its nuclei 0.6 to 2.8 times as large in training: embryo 1.000 (watershed 1.000), monolayer
           0.571 (0.500), ovule 0.551 (0.577)
 """
