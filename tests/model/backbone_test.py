@@ -112,6 +112,8 @@ class MakeTest:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("norm", ["group", "batch", "frozen_batch", "instance", "layer", "none"])
     def test_gradient_reaches_every_trainable_weight(self, kind, norm):
+        if (norm, kind) == ("layer", "bottleneck"):
+            pytest.skip("two channels that are normalised over each other are 1 and -1, whatever they were")
         tf.keras.utils.set_random_seed(0)
         net = backbone.make(KINDS[kind], dataclasses.replace(STYLE, norm=norm, activation="prelu"))
         volume = random(2, 4, 8, 12, 1)
