@@ -1,7 +1,7 @@
 """Single crops of hippocampi, mirrored at random: what the network of configs/hippocampus.py learns before mosaics.
 
-A step of one crop takes a fifth of the time of a mosaic's, one of the segmentation alone a third of that: more steps in
-the same time teach more (docs/results.md).
+A step of the segmentation alone takes a third of the time of one of all losses: more steps in the same time teach more
+(docs/results.md).
 
 Command:  python convert_main.py --config=configs/hippocampus_crops.py --source=FOLDER
           python train_main.py --config=configs/hippocampus_crops.py --strategy=mirrored
