@@ -46,7 +46,7 @@ class TasksTest:
             first = tasks.get(run.begins_with).parts[tasks.RESULT][0]
             assert (first.begins_with, first.overrides, first.form) == ("", (), "")
             ours, theirs = (importlib.import_module(f"configs.{task}").get_config() for task in (name, run.begins_with))
-            theirs.model.rois.num_samples = ours.model.rois.num_samples  # as many as a volume of its size needs
+            theirs.model.mask_head.roi_size = ours.model.mask_head.roi_size  # weights are those of any size
             assert ours.model == theirs.model
 
     def test_an_unknown_task_is_refused(self):
