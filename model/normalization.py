@@ -122,8 +122,8 @@ class InstanceNorm(tf.keras.layers.Layer):
 class LayerNorm(tf.keras.layers.Layer):
     """Keras' layer normalisation (Ba et al. 2016) over the channels of each voxel, in float32 whatever the policy.
 
-    As in ConvNeXt (Liu et al. 2022). What a voxel becomes does not depend on how large the volume is around it, or on
-    what else it shows: weights learnt on small patches hold on large ones.
+    As in ConvNeXt (Liu et al. 2022). What a voxel becomes does not depend on how large the volume around it is, or on
+    what else that shows.
     """
 
     def __init__(self, epsilon=EPSILON, **kwargs):

@@ -92,6 +92,13 @@ class MakeTest:
         planned.config.validate()
         assert (np.array(value(planned, "input.patch_size")) % (2, 2, 3) == 0).all()
 
+    def test_patches_of_mosaics_of_tiles_are_no_larger_than_these(self):
+        config = shapes_small.get_config()
+        config.input.mosaic, config.input.tile_size, config.input.rotate_planes = (1, 2, 2), (32, 20, 24), ()
+        planned = plan.make(config, found(shape=(36, 40, 30)), memory_bytes=8e9, sees=sees)
+        planned.config.validate()
+        assert (np.array(value(planned, "input.patch_size")) <= (32, 40, 48)).all()
+
     def test_anchors_fit_better_than_those_of_the_config(self):
         one, config = found(classes=("nucleus",)), nuclei.get_config()
         config.model.anchors.aspects = ((1.0, 1.0, 1.0), (1.0, 2.0, 2.0))
