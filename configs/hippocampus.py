@@ -54,5 +54,5 @@ def get_config():
     config.train.loss_weights.segmentation = config.train.loss_weights.segmentation_dice = 4.0
     config.train.precision = "mixed_bfloat16"
     config.train.average.name, config.train.average.decay = "ema", 0.998
-    config.inference.overlap = (20, 28, 20)  # every object lies whole in one of the tiles
+    config.inference.overlap = (20, 28, 20)  # half a tile
     return config

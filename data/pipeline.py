@@ -128,7 +128,7 @@ class _ExampleMaker:
         return {
             **joined,
             "spacing": tiles["spacing"][0],
-            "corner": self._corner_in_mosaic(joined, self._seeds(number)[0]),
+            "corner": self._corner_in_mosaic(joined, number),
             "skipped": tf.reduce_sum(tiles["skipped"]),
             "number": number,
             "rows": tf.reshape(tiles["rows"], [count]),
@@ -171,14 +171,16 @@ class _ExampleMaker:
 
         return self._corner_around(example["shape"], example["class_ids"], voxel, seed)
 
-    def _corner_in_mosaic(self, joined, seed):
+    def _corner_in_mosaic(self, joined, number):
+        if not self.config.tile_size:  # The mosaic is the patch.
+            return tf.zeros([3], tf.int32)
         ids, class_ids = joined["instance_ids"], joined["class_ids"]
         slots = tf.cast(tf.where(class_ids > 0)[:, 0], tf.int32)  # the others are empty
 
         def voxel(instance, seed):
             return places.random_voxel(tf.reshape(ids, [-1]), slots[instance - 1] + 1, seed)
 
-        return self._corner_around(tf.shape(ids), tf.gather(class_ids, slots), voxel, seed)
+        return self._corner_around(tf.shape(ids), tf.gather(class_ids, slots), voxel, self._seeds(number)[0])
 
     def _corner_around(self, shape, class_ids, voxel, seed):
         share, by = self.config.foreground, self.config.foreground_by

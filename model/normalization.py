@@ -100,7 +100,16 @@ class FrozenBatchNorm(tf.keras.layers.Layer):
         return tf.cast(tf.cast(x, tf.float32) * scale + (self.beta - self.moving_mean * scale), x.dtype)
 
 
-class InstanceNorm(tf.keras.layers.Layer):
+class _InFloat32(tf.keras.layers.Layer):
+    """Another layer, `norm`, in float32 whatever the policy."""
+
+    def call(self, x, training=False):
+        """[B, ..., C] -> the same shape and dtype; training or not makes no difference."""
+        del training
+        return tf.cast(self.norm(tf.cast(x, tf.float32)), x.dtype)
+
+
+class InstanceNorm(_InFloat32):
     """Addons' instance normalisation (Ulyanov et al. 2016) in float32 whatever the policy.
 
     In float16 the variance of an ordinary volume can be infinite.
@@ -113,27 +122,17 @@ class InstanceNorm(tf.keras.layers.Layer):
 
         self.norm = InstanceNormalization(epsilon=epsilon, dtype="float32", name="instance")
 
-    def call(self, x, training=False):
-        """[B, ..., C] -> the same shape and dtype; training or not makes no difference."""
-        del training
-        return tf.cast(self.norm(tf.cast(x, tf.float32)), x.dtype)
 
-
-class LayerNorm(tf.keras.layers.Layer):
+class LayerNorm(_InFloat32):
     """Keras' layer normalisation (Ba et al. 2016) over the channels of each voxel, in float32 whatever the policy.
 
     As in ConvNeXt (Liu et al. 2022). What a voxel becomes does not depend on how large the volume around it is, or on
-    what else that shows.
+    what else that shows. Two channels become 1 and -1, whatever they were.
     """
 
     def __init__(self, epsilon=EPSILON, **kwargs):
         super().__init__(**kwargs)
         self.norm = tf.keras.layers.LayerNormalization(epsilon=epsilon, dtype="float32", name="layer")
-
-    def call(self, x, training=False):
-        """[B, ..., C] -> the same shape and dtype; training or not makes no difference."""
-        del training
-        return tf.cast(self.norm(tf.cast(x, tf.float32)), x.dtype)
 
 
 def _channel_weight(layer, name, shape, initializer, trainable=True):
