@@ -24,10 +24,16 @@ def integers(name, value, least):
     require(all(type(v) is int and v >= least for v in value), name, f"integers >= {least}", value)
 
 
-def triple(name, value):
-    """Three integers >= 1."""
-    good = isinstance(value, tuple) and len(value) == 3 and all(type(v) is int and v >= 1 for v in value)
-    require(good, name, "three integers >= 1 (z, y, x)", value)
+def triple(name, value, least=1):
+    """Three integers of at least so much."""
+    good = isinstance(value, tuple) and len(value) == 3 and all(type(v) is int and v >= least for v in value)
+    require(good, name, f"three integers >= {least} (z, y, x)", value)
+
+
+def axes(name, value):
+    """Whether each of three axes does."""
+    good = len(value) == 3 and all(isinstance(v, bool) for v in value)
+    require(good, name, "three booleans (z, y, x)", value)
 
 
 def positive_triple(name, value):

@@ -156,6 +156,9 @@ class MaskHead:
     """Mask of a roi: convolutions, then one transposed convolution that doubles the resolution."""
 
     roi_size: tuple = (8, 8, 8)  # masks have twice this
+    # Voxels by which a mask reaches beyond its box on every side, so that it shows what the box has missed; for answers
+    # whose box is by their mask (detections.boxes).
+    margin: tuple = (0, 0, 0)
     channels: int = 32
     num_convs: int = 2
     # Of a convolution over what the head has made, the volume itself and the features of the segmentation if there is
@@ -170,6 +173,7 @@ class MaskHead:
     def validate(self):
         """Raises ValueError where sizes make no sense."""
         checks.triple("model.mask_head.roi_size", self.roi_size)
+        checks.triple("model.mask_head.margin", self.margin, least=0)
         checks.require(self.channels >= 1, "model.mask_head.channels", ">= 1", self.channels)
         for name in ("num_convs", "fine_channels"):
             checks.require(getattr(self, name) >= 0, f"model.mask_head.{name}", ">= 0", getattr(self, name))

@@ -262,6 +262,9 @@ class Model:
         heads = (self.segmentation, self.mask_head, self.attribute_head, self.keypoint_head)
         for part in (self.rpn, self.rois, *heads, self.detections):
             part.validate()
+        by_masks, margin = self.detections.boxes == "masks", self.mask_head.margin
+        expected = "(0, 0, 0) without model.detections.boxes masks"
+        checks.require(by_masks or not any(margin), "model.mask_head.margin", expected, margin)
 
     def validate_patch(self, patch_size):
         """Raises ValueError where the anchors that take part in training would be none."""

@@ -174,12 +174,7 @@ class Input:
         checks.choice("input.foreground_by", self.foreground_by, FOREGROUND_BY)
         checks.choice("input.on_corrupt", self.on_corrupt, ON_CORRUPT)
         checks.require(self.max_corrupt >= 0, "input.max_corrupt", ">= 0", self.max_corrupt)
-        checks.require(
-            len(self.flip_axes) == 3 and all(isinstance(flip, bool) for flip in self.flip_axes),
-            "input.flip_axes",
-            "three booleans (z, y, x)",
-            self.flip_axes,
-        )
+        checks.axes("input.flip_axes", self.flip_axes)
         for plane in self.rotate_planes:
             a, b = checks.pair("input.rotate_planes", plane)
             checks.require(
@@ -239,6 +234,9 @@ class Inference:
     """Whole volumes: tiles of the patch size, merged."""
 
     overlap: tuple = (16, 16, 16)  # voxels that neighbouring tiles share at least
+    # Every tile is looked at mirrored along these axes, too, all combinations, and the mean answers: twice the time for
+    # each. Where landmarks or attributes tell one side from the other, not along that axis.
+    flip_axes: tuple = (False, False, False)
     merge_iou: float = 0.3  # of two answers of one class that overlap more, or lie in each other, one stays
     exclusive_iou: float = 0.5  # in answers (not in scores): of two classes that overlap more, the better one stays
     max_detections: int = 128  # per volume
@@ -252,6 +250,7 @@ class Inference:
             f"three integers in [0, patch_size {patch_size})",
             self.overlap,
         )
+        checks.axes("inference.flip_axes", self.flip_axes)
         checks.share("inference.merge_iou", self.merge_iou)
         checks.share("inference.exclusive_iou", self.exclusive_iou)
         checks.require(self.max_detections >= 1, "inference.max_detections", ">= 1", self.max_detections)

@@ -12,6 +12,7 @@ from model.mask_head import select_class
 from model.rpn import RPNHead, object_scores, propose
 from model.segmentation import Segmentation
 from ops import anchors as anchor_ops
+from ops import boxes as box_ops
 from ops import keypoints
 from ops import masks as mask_ops
 from ops.roi_align3d import multilevel_roi_align3d, roi_align3d
@@ -176,17 +177,18 @@ class MaskRCNN(tf.keras.Model):
     def _describe(self, seen, found, training):
         """Adds masks, attributes and landmarks to detections, and counts them."""
         config, boxes = self.config, found["boxes"]
-        logits = self._masks(seen, boxes, training)
+        windows = self._windows(boxes)
+        logits = self._masks(seen, windows, training)
         more = {"masks": tf.sigmoid(select_class(logits, found["class_ids"]))}
         if self.attribute_head:
-            values = self._attributes(seen, boxes, more["masks"], training)
+            values = self._attributes(seen, boxes, windows, more["masks"], training)
             more["attributes"] = decode_attributes(values, config.attribute_head.scale)
         if self.keypoint_head:
             logits = self.keypoint_head(self._pool(seen, boxes, config.keypoint_head.roi_size), training=training)
             more["keypoints"], more["keypoint_scores"] = keypoints.from_heat_maps(logits, boxes)
         if config.detections.boxes == "masks":
             found["boxes"], more["masks"] = mask_ops.shrink(
-                more["masks"], boxes, self.patch_size, config.detections.mask_threshold
+                more["masks"], windows, boxes, self.patch_size, config.detections.mask_threshold
             )
         for name, value in more.items():
             valid = tf.reshape(found["valid"], [-1, value.shape[1]] + [1] * (value.shape.rank - 2))
@@ -295,13 +297,13 @@ class MaskRCNN(tf.keras.Model):
         return {**losses.sum_stages(stages), **self._positive_losses(seen, positives, batch)}
 
     def _positive_losses(self, seen, rois, batch):
-        config = self.config
-        logits = self._masks(seen, rois.boxes, training=True)
-        masks = targets.roi_masks(batch["instance_ids"], rois, self.mask_size)
+        config, windows = self.config, self._windows(rois.boxes)
+        logits = self._masks(seen, windows, training=True)
+        masks = targets.roi_masks(batch["instance_ids"], rois._replace(boxes=windows), self.mask_size)
         found = losses.mask_losses(logits, masks, rois.class_ids, mask_head=config.mask_head)
         if self.attribute_head:
             own = tf.sigmoid(select_class(logits, rois.class_ids))
-            values = self._attributes(seen, rois.boxes, own, training=True)
+            values = self._attributes(seen, rois.boxes, windows, own, training=True)
             found |= losses.attribute_loss(values, batch["attributes"], rois, attribute_head=config.attribute_head)
         if self.keypoint_head:
             logits = self.keypoint_head(self._pool(seen, rois.boxes, config.keypoint_head.roi_size), training=True)
@@ -318,18 +320,23 @@ class MaskRCNN(tf.keras.Model):
         fine = roi_align3d(voxels, boxes, stride=1, output_size=head.roi_size, sampling_ratio=ratio)
         return tf.concat([pooled, fine], axis=-1)
 
-    def _masks(self, seen, boxes, training):
-        """Mask logits [B, R, M, M, M, K] in boxes [B, R, 6]."""
+    def _windows(self, boxes):
+        """What the masks of boxes [B, R, 6] are over: [B, R, 6]."""
+        margin = self.config.mask_head.margin
+        return box_ops.grow(boxes, margin, self.patch_size) if any(margin) else boxes
+
+    def _masks(self, seen, windows, training):
+        """Mask logits [B, R, M, M, M, K] in windows [B, R, 6]."""
         mask, fine = self.config.mask_head, None
         if mask.fine_channels:  # at the middle of every bin, where its target is read
-            fine = roi_align3d(seen.voxels, boxes, stride=1, output_size=self.mask_size, sampling_ratio=1)
-        return self.mask_head(self._pool(seen, boxes, mask.roi_size), fine, training=training)
+            fine = roi_align3d(seen.voxels, windows, stride=1, output_size=self.mask_size, sampling_ratio=1)
+        return self.mask_head(self._pool(seen, windows, mask.roi_size), fine, training=training)
 
-    def _attributes(self, seen, boxes, masks, training):
-        """Attributes [B, R, T] in the learnt scale, of boxes [B, R, 6] with masks [B, R, M, M, M] in [0, 1]."""
+    def _attributes(self, seen, boxes, windows, masks, training):
+        """Attributes [B, R, T] in the learnt scale, of boxes [B, R, 6] with masks [B, R, M, M, M] over windows."""
         kind, sums = self.config.attribute_head.sums, None
         if kind != "none":
-            sums = roi_sums.log_sums(seen.volume, boxes, masks, kind=kind, intensity=self.intensity)
+            sums = roi_sums.log_sums(seen.volume, windows, masks, kind=kind, intensity=self.intensity)
         return self.attribute_head(self._pool(seen, boxes, self.config.box_head.roi_size), sums, training=training)
 
     def _true_keypoints(self, batch):

@@ -47,6 +47,7 @@ def weighted_box_clustering(
       members: [max_outputs] int32, number of boxes of each cluster; 0 where not valid.
       indices: [max_outputs] int32, the best-scored box of each cluster; 0 where not valid.
       valid: [max_outputs] bool.
+      clusters: [N] int32, the row of the result that each box has gone into; -1 for none.
 
     Raises:
       ValueError: other shapes or types, iou_threshold outside [0, 1], or max_outputs or num_views not above 0.
@@ -69,14 +70,17 @@ def weighted_box_clustering(
 
     best, valid = nms3d.nms3d(boxes, scores, iou_threshold=iou_threshold, max_outputs=max_outputs, class_ids=class_ids)
     best = tf.boolean_mask(best, valid)  # [C]
-    cluster = _clusters(boxes, class_ids, best, iou_threshold)
-    rows = tf.where((cluster >= 0) & ~tf.math.is_nan(scores))[:, 0]
+    cluster = tf.where(tf.math.is_nan(scores), -1, _clusters(boxes, class_ids, best, iou_threshold))
+    rows = tf.where(cluster >= 0)[:, 0]
     of_members = [tf.gather(values, rows) for values in (cluster, boxes, scores, weights, views)]
     merged_boxes, merged_scores, members = _merge(tf.gather(boxes, best), *of_members)
 
     order = tf.argsort(merged_scores, direction="DESCENDING", stable=True)
     outputs = [merged_boxes, merged_scores, members, best, tf.ones_like(best, tf.bool)]
-    return tuple(selection.padded(tf.gather(values, order), max_outputs) for values in outputs)
+    # The last row is read where there is no cluster.
+    place = tf.concat([tf.math.invert_permutation(order), [-1]], axis=0)
+    clusters = tf.gather(place, tf.where(cluster >= 0, cluster, tf.size(best)))
+    return *(selection.padded(tf.gather(values, order), max_outputs) for values in outputs), clusters
 
 
 def _clusters(boxes, class_ids, best, iou_threshold):

@@ -161,6 +161,25 @@ def clip(boxes, shape):
     return tf.clip_by_value(checks.float32("boxes", boxes), 0.0, tf.tile(limit, [2]))
 
 
+def grow(boxes, margin, shape):
+    """Boxes that reach further on every side, within a volume.
+
+    Args:
+      boxes: [..., 6] float32, voxels.
+      margin: (z, y, x) voxels that are added before and behind.
+      shape: (Z, Y, X) as integers or as a tensor [3].
+
+    Returns:
+      [..., 6] float32, clipped as by `clip`.
+
+    Raises:
+      ValueError: other shapes or types.
+    """
+    margin = tf.cast(margin, tf.float32)
+    checks.shapes("boxes [..., 6], margin [3], shape [3]", boxes, margin, tf.cast(shape, tf.float32))
+    return clip(checks.float32("boxes", boxes) + tf.concat([-margin, margin], axis=0), shape)
+
+
 def flip(boxes, shape, axes):
     """Boxes of a mirrored volume.
 

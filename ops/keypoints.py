@@ -8,6 +8,15 @@ from ops import checks
 KEYPOINTS = ("centroid", "z_min", "z_max", "y_min", "y_max", "x_min", "x_max")
 
 
+def mirrored_order(axes):
+    """Rows of KEYPOINTS of a volume mirrored along axes, for the landmarks as the volume was: list of 7 integers."""
+    order = list(range(len(KEYPOINTS)))
+    for axis in axes:
+        first, last = 1 + 2 * axis, 2 + 2 * axis
+        order[first], order[last] = last, first
+    return order
+
+
 def from_ids(ids, num_instances):
     """Centroid and extremal points of every instance.
 

@@ -200,24 +200,28 @@ def crop(masks, boxes, parts):
     return masks
 
 
-def shrink(masks, boxes, shape, threshold=0.5):
-    """Boxes cut down to what their masks show, and the masks over these.
+def shrink(masks, windows, boxes, shape, threshold=0.5):
+    """Windows cut down to what their masks show, and the masks over these.
 
     Args:
-      masks, boxes, shape, threshold: as of `tight_boxes`.
+      masks: [B, D, M, M, M] float32.
+      windows: [B, D, 6] float32, voxels, that the masks are over.
+      boxes: [B, D, 6] float32, voxels, for those whose mask shows nothing.
+      shape, threshold: as of `tight_boxes`.
 
     Returns:
-      boxes: [B, D, 6] float32, voxels; one whose mask shows nothing stays.
+      boxes: [B, D, 6] float32, voxels.
       masks: [B, D, M, M, M] float32, which show the same voxels up to what is interpolated twice.
 
     Raises:
       ValueError: other shapes or types.
     """
-    tight, shown = tight_boxes(masks, boxes, shape, threshold)
-    masks, boxes = checks.float32("masks", masks), checks.float32("boxes", boxes)
-    parts = tf.where(shown[..., tf.newaxis], tight, boxes)
+    checks.shapes("masks [B, D, Mz, My, Mx], windows [B, D, 6], boxes [B, D, 6]", masks, windows, boxes)
+    masks, windows = checks.float32("masks", masks), checks.float32("windows", windows)
+    tight, shown = tight_boxes(masks, windows, shape, threshold)
+    parts = tf.where(shown[..., tf.newaxis], tight, checks.float32("boxes", boxes))
     grid = masks.shape[2:]
-    cut = crop(tf.reshape(masks, [-1, *grid]), tf.reshape(boxes, [-1, 6]), tf.reshape(parts, [-1, 6]))
+    cut = crop(tf.reshape(masks, [-1, *grid]), tf.reshape(windows, [-1, 6]), tf.reshape(parts, [-1, 6]))
     return parts, tf.reshape(cut, tf.shape(masks))
 
 

@@ -9,6 +9,7 @@ from data import intensity
 from ops import boxes as box_ops
 from ops import masks as mask_ops
 from ops import nms3d, tiles
+from serving.views import Views
 
 # A box this near (voxels) to a face that its tile shares with the volume's inside may be cut there.
 CUT_MARGIN = 1.5
@@ -43,6 +44,7 @@ class VolumeDetector(tf.Module):
         patches = tf.TensorSpec([None, *self.patch_size, config.input.channels], tf.float32, name="volume")
         # The one trace of the network, which all that is traced below and exported shares.
         self.network = tf.function(lambda volume: model(volume), input_signature=[patches])
+        self.look = Views(self.network, config, given_keypoints=bool(config.data.keypoints))
         self.detect = tf.function(self._detect, input_signature=[volume])
         self.segment = tf.function(self._segment, input_signature=[volume])
 
@@ -81,7 +83,7 @@ class VolumeDetector(tf.Module):
 
         def one_tile(start):
             tile = tf.slice(padded, tf.concat([start, [0]], axis=0), [*self.patch_size, volume.shape[-1]])
-            answer = {name: value[0] for name, value in self.network(tile[tf.newaxis]).items()}
+            answer = self.look(tile)
             return {**answer, "masks": tf.cast(answer["masks"], tf.float16)}
 
         outputs = self.network.get_concrete_function().structured_outputs

@@ -277,7 +277,7 @@ def soft_nms3d(
 def weighted_box_clustering(
     boxes, scores, *, iou_threshold, max_outputs, class_ids=None, weights=None, num_views=1, score_threshold=None
 ):
-    """(box, score, number of members, index of the best one) of the clusters, best score first."""
+    """(box, score, its members, the best one first) of the clusters, best score first."""
     boxes = np.float64(boxes).reshape(-1, 6)
     num_views = np.broadcast_to(np.float64(num_views), len(boxes))
     left = [i for i in range(len(boxes)) if not math.isnan(scores[i])]
@@ -303,7 +303,7 @@ def weighted_box_clustering(
         box = boxes[best]
         if sum(pulls) > 0.0:
             box = sum(pull * boxes[i] for pull, i in zip(pulls, members, strict=True)) / sum(pulls)
-        clusters.append((box, score, len(members), best))
+        clusters.append((box, score, members))
     return sorted(clusters, key=lambda cluster: -cluster[1])
 
 

@@ -201,6 +201,8 @@ WRONG = [
     ("model.detections.suppression", "all", "one of nms, soft_linear, soft_gaussian"),
     ("model.detections.soft_sigma", 0.0, "> 0"),
     ("model.mask_head.roi_size", (7, 7, 0), TRIPLE),
+    ("model.mask_head.margin", (0, -1, 0), "three integers >= 0 (z, y, x)"),
+    ("model.mask_head.margin", (0, 1, 0), "(0, 0, 0) without model.detections.boxes masks"),
     ("model.mask_head.channels", 0, ">= 1"),
     ("model.mask_head.losses", (), "one or more of cross_entropy, focal, dice, each once"),
     ("model.mask_head.losses", ("dice", "dice"), "one or more of cross_entropy, focal, dice, each once"),
@@ -278,6 +280,7 @@ WRONG = [
     ("train.accumulation", 4, "a multiple of train.accumulation 4", "train.batch_size", 2),
     ("train.loss_weights.l2", float("nan"), ">= 0"),
     # inference
+    ("inference.flip_axes", (True, 0, True), "three booleans (z, y, x)"),
     ("inference.overlap", (64, 0, 0), "three integers in [0, patch_size (64, 64, 64))"),
     ("inference.overlap", (16.0, 16, 16), "three integers in [0, patch_size (64, 64, 64))"),
     ("inference.overlap", ("a", 1, 2), "three integers in [0, patch_size (64, 64, 64))"),

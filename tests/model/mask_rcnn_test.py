@@ -7,6 +7,7 @@ import tensorflow as tf
 from model import losses as model_losses
 from model import targets
 from model.mask_head import select_class
+from ops import boxes as box_ops
 from ops import masks as mask_ops
 from ops.roi_sum3d import roi_sum3d
 from tests import tiny
@@ -198,12 +199,46 @@ class CallTest:
         of_head = world.model(world.batch["volume"])
         monkeypatch.setattr(world.model.config.detections, "boxes", "masks")
         found = world.model(world.batch["volume"])
-        boxes, masks = mask_ops.shrink(of_head["masks"], of_head["boxes"], world.model.patch_size, 0.2)
+        boxes, masks = mask_ops.shrink(
+            of_head["masks"], of_head["boxes"], of_head["boxes"], world.model.patch_size, 0.2
+        )
         np.testing.assert_array_equal(found["boxes"], boxes)
         assert np.any(found["boxes"] != of_head["boxes"])
         np.testing.assert_array_equal(found["masks"][found["valid"]], masks[found["valid"]])
         for name in ("scores", "class_ids", "valid", "num_detections"):
             np.testing.assert_array_equal(found[name], of_head[name])
+
+    @pytest.mark.usefixtures("trained")
+    def test_masks_may_reach_beyond_their_boxes(self, world, monkeypatch):
+        monkeypatch.setattr(world.model.config.detections, "mask_threshold", 0.2)
+        within = world.model(world.batch["volume"])
+        monkeypatch.setattr(world.model.config.mask_head, "margin", (1, 2, 3))
+        beyond = world.model(world.batch["volume"])
+        np.testing.assert_array_equal(beyond["boxes"], within["boxes"])
+        windows = box_ops.grow(within["boxes"], (1, 2, 3), world.model.patch_size)
+        monkeypatch.setattr(world.model.config.detections, "boxes", "masks")
+        found = world.model(world.batch["volume"])
+        boxes, masks = mask_ops.shrink(beyond["masks"], windows, within["boxes"], world.model.patch_size, 0.2)
+        valid = found["valid"].numpy()
+        np.testing.assert_array_equal(found["boxes"][valid], boxes[valid])
+        np.testing.assert_array_equal(found["masks"][valid], masks[valid])
+        assert np.any(np.abs(beyond["masks"] - within["masks"])[valid] > 1e-3)
+
+    def test_masks_are_learnt_where_they_reach(self, world, monkeypatch):
+        margin, learnt = (1, 2, 3), []
+
+        def spy(ids, rois, size):
+            learnt.append(rois.boxes)
+            return roi_masks(ids, rois, size)
+
+        roi_masks = targets.roi_masks
+        monkeypatch.setattr(targets, "roi_masks", spy)
+        within = world.model.compute_losses(world.batch, SEED)
+        monkeypatch.setattr(world.model.config.mask_head, "margin", margin)
+        beyond = world.model.compute_losses(world.batch, SEED)
+        np.testing.assert_array_equal(learnt[1], box_ops.grow(learnt[0], margin, world.model.patch_size))
+        for name, loss in beyond.items():
+            assert np.any(loss != within[name]) == name.startswith("mask"), name
 
     def test_one_at_a_time_equals_a_batch_of_two(self, world, trained):
         together = trained.detect(world.batch["volume"])

@@ -96,6 +96,7 @@ CHANGES = {
     "rest": {
         "linear soft-NMS": {"model.detections.suppression": "soft_linear"},
         "boxes by masks": {"model.detections.boxes": "masks"},
+        "masks beyond boxes": {"model.detections.boxes": "masks", "model.mask_head.margin": (1, 2, 0)},
         "odd patch": {"input.patch_size": (7, 15, 21)},
         "Gaussian soft-NMS": {"model.detections.suppression": "soft_gaussian"},
         "three channels": {"input.channels": 3},

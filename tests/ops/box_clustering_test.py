@@ -25,6 +25,8 @@ def clusters(boxes, scores, *, max_outputs=5, iou_threshold=0.25, **settings):
 
 
 def checked(max_outputs, outputs):
+    *outputs, joined = outputs
+    assert joined.dtype == tf.int32
     assert tuple(values.dtype for values in outputs) == DTYPES
     assert outputs[0].shape == (max_outputs, 6)
     assert all(values.shape == (max_outputs,) for values in outputs[1:])
@@ -35,15 +37,19 @@ def checked(max_outputs, outputs):
         assert np.isfinite(value).all()
         np.testing.assert_array_equal(value[count:], np.zeros_like(value[count:]))
     assert (np.diff(values[1]) <= 0).all()
+    joined = joined.numpy()
+    assert set(joined) <= set(range(-1, count))
+    np.testing.assert_array_equal(np.bincount(joined[joined >= 0], minlength=count), values[2][:count])
+    np.testing.assert_array_equal(joined[values[3][:count]], np.arange(count))
     return [value[:count] for value in values]
 
 
 def assert_equals_reference(result, boxes, scores, **settings):
     expected = reference.weighted_box_clustering(boxes, scores, **settings)
-    assert result[3].tolist() == [index for _, _, _, index in expected]
-    assert result[2].tolist() == [members for _, _, members, _ in expected]
-    np.testing.assert_allclose(result[1], [score for _, score, _, _ in expected], rtol=1e-5)
-    merged = np.reshape([box for box, _, _, _ in expected], (-1, 6))
+    assert result[3].tolist() == [members[0] for *_, members in expected]
+    assert result[2].tolist() == [len(members) for *_, members in expected]
+    np.testing.assert_allclose(result[1], [score for _, score, _ in expected], rtol=1e-5)
+    merged = np.reshape([box for box, *_ in expected], (-1, 6))
     np.testing.assert_allclose(result[0], merged, rtol=1e-5, atol=1e-5 * max(np.abs(boxes).max(initial=0), 1e-3))
 
 
@@ -80,13 +86,14 @@ class WeightedBoxClusteringTest:
         boxes, scores = np.tile(np.float32([0, 0, 0, 2, 3, 4]), (3, 1)), np.float32([0.9, 0.8, 0.7])
         weights = np.ones(3, np.float32)
         {"box": boxes[0], "score": scores[:1], "weight": weights[:1]}[where][-1] = value
-        merged, merged_scores, members, indices, valid = weighted_box_clustering(
+        merged, merged_scores, members, indices, valid, joined = weighted_box_clustering(
             boxes, scores, iou_threshold=0.5, max_outputs=2, weights=weights
         )
         np.testing.assert_array_equal(valid, [True, False])
         np.testing.assert_array_equal(merged[0], [0, 0, 0, 2, 3, 4])
         np.testing.assert_allclose(merged_scores[0], 0.75)
         assert (int(members[0]), int(indices[0])) == (2, 1)
+        np.testing.assert_array_equal(joined, [-1, 0, 0])
 
     def test_one_box_is_unchanged(self):
         boxes, scores, members, indices = clusters(BOXES[2:], [0.75])
@@ -208,6 +215,16 @@ class WeightedBoxClusteringTest:
         assert_equals_reference(result, boxes, scores, **settings)
         assert result[2].sum() == 150
 
+    @pytest.mark.parametrize("max_outputs", [3, 40])
+    def test_where_each_box_went(self, max_outputs):
+        case = views_of_objects(7, 90)
+        case["scores"][::9] = np.nan
+        settings = {"iou_threshold": 0.2, "max_outputs": max_outputs, "score_threshold": 0.1}
+        expected = np.full(90, -1)
+        for row, (_, _, members) in enumerate(reference.weighted_box_clustering(**case, **settings)):
+            expected[members] = row
+        np.testing.assert_array_equal(weighted_box_clustering(**case, **settings)[-1], expected)
+
     def test_best_boxes_are_those_of_nms(self):
         case = views_of_objects(1, 400)
         settings = {"iou_threshold": 0.3, "max_outputs": 30}
@@ -278,7 +295,7 @@ class WeightedBoxClusteringTest:
         result = checked(6, self.compiled(boxes, scores, class_ids, weights, num_views))
         settings = {"class_ids": class_ids, "weights": weights, "num_views": num_views}
         expected = reference.weighted_box_clustering(boxes, scores, iou_threshold=0.25, max_outputs=6, **settings)
-        by_index = {index: (box, score, members) for box, score, members, index in expected}
+        by_index = {members[0]: (box, score, len(members)) for box, score, members in expected}
         assert sorted(result[3]) == sorted(by_index)
         for box, score, members, index in zip(*result, strict=True):
             assert members == by_index[index][2]

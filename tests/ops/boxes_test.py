@@ -338,6 +338,20 @@ class ClipTest:
         assert compiled(tf.zeros([2, 0, 6]), tf.constant(SHAPE)).shape == (2, 0, 6)
 
 
+class GrowTest:
+    def test_hand_values(self):
+        boxes = np.float32([[1, 2, 3, 2, 4, 6], [0, 1, 9, 5, 6.5, 10.5]])
+        expected = np.float32([[0, 2, 0, 3, 4, 9], [0, 1, 6, 5, 6.5, 11]])
+        np.testing.assert_array_equal(box_ops.grow(boxes, (1, 0, 3), SHAPE), expected)
+
+    @pytest.mark.parametrize("axes", PERMUTATIONS)
+    def test_permuted_axes_permute_boxes(self, axes):
+        boxes, margin = reference.random_boxes(np.random.default_rng(16), 9, SHAPE), (0.5, 1, 2)
+        permuted = [[triple[axis] for axis in axes] for triple in (margin, SHAPE)]
+        result = box_ops.grow(reference.permute_boxes(boxes, axes), *permuted)
+        np.testing.assert_array_equal(result, reference.permute_boxes(box_ops.grow(boxes, margin, SHAPE), axes))
+
+
 class FlipTest:
     BOXES = np.float32([[0, 1, 2, 3, 5, 7], [-1, 0, 4, 5, 8, 4]])
 
@@ -428,11 +442,12 @@ class MovesTest:
         ("function", "arguments"),
         [
             (lambda boxes, shape: box_ops.flip(boxes, shape, (0, 2)), [SHAPE]),
+            (box_ops.grow, [(0.5, 2, 3), SHAPE]),
             (box_ops.scale, [(0.5, 2, 3)]),
             (box_ops.to_mm, [(0.5, 2, 3), (-4, 5, 6)]),
             (box_ops.from_mm, [(0.5, 2, 3), (-4, 5, 6)]),
         ],
-        ids=["flip", "scale", "to_mm", "from_mm"],
+        ids=["flip", "grow", "scale", "to_mm", "from_mm"],
     )
     def test_unknown_batch_count_and_triples_equal_eager(self, function, arguments):
         compiled = tf.function(function, input_signature=[BOXES] + [self.TRIPLE] * len(arguments))
@@ -460,6 +475,7 @@ class ErrorTest:
                 lambda b, bad, t: box_ops.clip(b, (5, 7)),
                 "expected boxes [..., 6], shape [3]; came boxes [4, 6], shape [2]",
             ),
+            (lambda b, bad, t: box_ops.grow(b, (1, 2), t), "came boxes [4, 6], margin [2], shape [3]"),
             (lambda b, bad, t: box_ops.flip(bad, t, ()), "came boxes [4, 5], shape [3]"),
             (lambda b, bad, t: box_ops.scale(bad, t), "came boxes [4, 5], factors [3]"),
             (lambda b, bad, t: box_ops.scale(b, (1, 0, 1)), "expected factors as one number above 0 or three"),

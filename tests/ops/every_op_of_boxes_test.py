@@ -32,6 +32,7 @@ CASES = {
     "iou_matrix": ({"boxes_a": BOXES, "boxes_b": BOXES[:2]}, box_ops.iou_matrix),
     "encode": ({"boxes": BOXES, "anchors": BOXES[::-1]}, box_ops.encode),
     "decode": ({"deltas": BOXES / 16, "anchors": BOXES}, box_ops.decode),
+    "grow": ({"boxes": BOXES}, lambda boxes: box_ops.grow(boxes, (1, 0, 2), (3, 5, 7))),
     "clip": ({"boxes": BOXES}, lambda boxes: box_ops.clip(boxes, (3, 5, 7))),
     "flip": ({"boxes": BOXES}, lambda boxes: box_ops.flip(boxes, SHAPE, (0, 2))),
     "scale": ({"boxes": BOXES}, lambda boxes: box_ops.scale(boxes, (2, 1, 0.5))),
@@ -112,7 +113,10 @@ CASES = {
         {"masks": MASKS[None], "boxes": BATCH},
         lambda **found: masks.tight_boxes(**found, shape=SHAPE),
     ),
-    "shrink": ({"masks": MASKS[None], "boxes": BATCH}, lambda **found: masks.shrink(**found, shape=SHAPE)),
+    "shrink": (
+        {"masks": MASKS[None], "windows": BATCH, "boxes": BATCH},
+        lambda **found: masks.shrink(**found, shape=SHAPE),
+    ),
     "paste": ({"masks": MASKS, "boxes": BOXES}, lambda **found: masks.paste(**found, valid=ALL, shape=SHAPE)),
     "label_volume": (
         {"masks": MASKS, "boxes": BOXES},

@@ -38,6 +38,17 @@ def swap_ends(points, axis):
     return points[:, :, order]
 
 
+class MirroredOrderTest:
+    @pytest.mark.parametrize("axes", [(), (0,), (2,), (0, 1, 2)])
+    def test_of_a_mirrored_volume_it_gives_back_the_landmarks(self, axes):
+        ids = random_ids(np.random.default_rng(0), 3)
+        points, _ = keypoints.from_ids(ids, 3)
+        mirrored, _ = keypoints.from_ids(np.flip(ids, [axis + 1 for axis in axes]).copy(), 3)
+        back = np.where([axis in axes for axis in range(3)], np.float32(SHAPE) - mirrored, mirrored)
+        there = np.isin(np.arange(1, 4), ids[0])
+        np.testing.assert_allclose(back[0][there][:, keypoints.mirrored_order(axes)], points[0][there], rtol=1e-5)
+
+
 class KeypointsTest:
     def test_names(self):
         assert keypoints.KEYPOINTS == ("centroid", "z_min", "z_max", "y_min", "y_max", "x_min", "x_max")

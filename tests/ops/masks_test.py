@@ -513,7 +513,7 @@ class ShrinkTest:
         tight, _ = instance_boxes(ids, 1)
         wide = np.float32([[[0, 0, 0, *SHAPE]]])
         masks = mask_targets(ids[np.newaxis], wide, np.int32([[0]]), SHAPE)  # a cell for each voxel
-        boxes, cut = shrink(masks, wide, SHAPE)
+        boxes, cut = shrink(masks, wide, wide, SHAPE)
         np.testing.assert_array_equal(boxes[0], tight)
         shown = label_volume(cut[0], boxes[0], np.array([True]), SHAPE).numpy() > 0
         own = np.asarray(ids) == 1
@@ -522,12 +522,13 @@ class ShrinkTest:
     def test_a_mask_that_shows_nothing_leaves_all_as_it_is(self):
         rng = np.random.default_rng(6)
         masks, boxes = 0.4 * random_masks(rng, 5)[np.newaxis], reference.random_boxes(rng, 5, SHAPE)[np.newaxis]
-        found = shrink(masks, boxes, SHAPE)
+        found = shrink(masks, boxes, boxes, SHAPE)
         np.testing.assert_array_equal(found[0], boxes)
         np.testing.assert_allclose(found[1], masks, atol=2e-6)
 
     def test_without_boxes(self):
-        found = shrink(np.zeros((2, 0, *SIZE), np.float32), np.zeros((2, 0, 6), np.float32), SHAPE)
+        none = np.zeros((2, 0, 6), np.float32)
+        found = shrink(np.zeros((2, 0, *SIZE), np.float32), none, none, SHAPE)
         assert [of.shape for of in found] == [(2, 0, 6), (2, 0, *SIZE)]
 
 
