@@ -33,7 +33,8 @@ def export(model, config, config_json, output):
         [D, N, 3] float32 (voxels) and keypoint_scores [D, N] float32, in the order of `data.keypoints`, or where there
         are none of ops.keypoints.KEYPOINTS.
       patches: `volume` [B, *patch_size, C] float32, normalised -> the same with a leading B and without is_full and
-        labels; D is `model.detections.max_detections`. Fixed shapes, for servers that batch.
+        labels; D is `model.detections.max_detections`. Fixed shapes, for servers that batch; mirror images are left to
+        them.
 
     Args:
       model: MaskRCNN, built and trained.

@@ -165,6 +165,18 @@ class MeasuringExportTest:
         lo, hi = boxes[..., :3], boxes[..., 3:]
         assert ((points >= lo - 1e-3) & (points <= hi + 1e-3)).all()
 
+    def test_mirror_images_are_part_of_it(self, exported, tmp_path):
+        config = measuring.config()
+        plain = inference.VolumeDetector(exported[1], config).segment(volume(SHAPES[0]))
+        config.inference.flip_axes = (False, True, False)
+        export.export(exported[1], config, schema.to_json(config), tmp_path / "saved_model")
+        found = export.load(tmp_path / "saved_model")[0](volume=tf.constant(volume(SHAPES[0])))
+        expected = inference.VolumeDetector(exported[1], config).segment(volume(SHAPES[0]))
+        assert found["num_detections"] > 0
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
+        assert np.any(found["scores"] != plain["scores"])
+
     def test_patches_give_what_the_network_gives(self, exported):
         patches = tf.saved_model.load(str(exported[0])).signatures["patches"]
         volumes = tf.random.stateless_normal([3, 8, 16, 24, 1], [1, 2])
