@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from ops import boxes as box_ops
+from ops import masks as mask_ops
 from ops import nms3d, soft_nms3d
 
 
@@ -37,6 +38,26 @@ def detect(probabilities, deltas, rois, rois_valid, *, shape, delta_weights, det
         "class_ids": tf.where(valid, tf.gather(flat_classes, index, batch_dims=1), 0),
         "valid": valid,
     }
+
+
+def cut(found, *, shape, detections):
+    """Answers from what is found: each box by what its mask shows, if the settings say so, and the mask over it.
+
+    Args:
+      found: dict as `MaskRCNN.find` gives it, padded.
+      shape: (Z, Y, X) of the volume.
+      detections: settings: boxes, mask_threshold.
+
+    Returns:
+      A dict of the same shapes, without windows.
+    """
+    found = dict(found)
+    windows, valid = found.pop("windows"), found["valid"]
+    if detections.boxes == "masks":
+        boxes, masks = mask_ops.shrink(found["masks"], windows, found["boxes"], shape, detections.mask_threshold)
+        found["boxes"] = tf.where(valid[..., tf.newaxis], boxes, 0.0)
+        found["masks"] = tf.where(valid[..., tf.newaxis, tf.newaxis, tf.newaxis], masks, 0.0)
+    return found
 
 
 def _suppress(boxes, scores, class_ids, detections):

@@ -14,7 +14,6 @@ from model.segmentation import Segmentation
 from ops import anchors as anchor_ops
 from ops import boxes as box_ops
 from ops import keypoints
-from ops import masks as mask_ops
 from ops.roi_align3d import multilevel_roi_align3d, roi_align3d
 
 
@@ -154,6 +153,11 @@ class MaskRCNN(tf.keras.Model):
           attribute head attributes [B, D, T] float32; with a keypoint head keypoints [B, D, N, 3] float32 voxels and
           keypoint_scores [B, D, N] float32 in [0, 1].
         """
+        found = self.find(volume, training)
+        return detections.cut(found, shape=self.patch_size, detections=self.config.detections)
+
+    def find(self, volume, training=False):
+        """What `call` cuts its answers of: the same, but with boxes of the head, and masks over windows [B, D, 6]."""
         config = self.config
         seen = self._look(volume, training)
         rois, valid = self._propose(*self.rpn_head(seen.pyramid), training=False)
@@ -179,17 +183,13 @@ class MaskRCNN(tf.keras.Model):
         config, boxes = self.config, found["boxes"]
         windows = self._windows(boxes)
         logits = self._masks(seen, windows, training)
-        more = {"masks": tf.sigmoid(select_class(logits, found["class_ids"]))}
+        more = {"masks": tf.sigmoid(select_class(logits, found["class_ids"])), "windows": windows}
         if self.attribute_head:
             values = self._attributes(seen, boxes, windows, more["masks"], training)
             more["attributes"] = decode_attributes(values, config.attribute_head.scale)
         if self.keypoint_head:
             logits = self.keypoint_head(self._pool(seen, boxes, config.keypoint_head.roi_size), training=training)
             more["keypoints"], more["keypoint_scores"] = keypoints.from_heat_maps(logits, boxes)
-        if config.detections.boxes == "masks":
-            found["boxes"], more["masks"] = mask_ops.shrink(
-                more["masks"], windows, boxes, self.patch_size, config.detections.mask_threshold
-            )
         for name, value in more.items():
             valid = tf.reshape(found["valid"], [-1, value.shape[1]] + [1] * (value.shape.rank - 2))
             found[name] = tf.where(valid, value, 0.0)

@@ -6,6 +6,7 @@ Everything is TensorFlow, so the SavedModel does the same as `predict_main.py` f
 import tensorflow as tf
 
 from data import intensity
+from model import detections
 from ops import boxes as box_ops
 from ops import masks as mask_ops
 from ops import nms3d, tiles
@@ -43,8 +44,13 @@ class VolumeDetector(tf.Module):
         volume = tf.TensorSpec([None, None, None, config.input.channels], tf.float32, name="volume")
         patches = tf.TensorSpec([None, *self.patch_size, config.input.channels], tf.float32, name="volume")
         # The one trace of the network, which all that is traced below and exported shares.
-        self.network = tf.function(lambda volume: model(volume), input_signature=[patches])
-        self.look = Views(self.network, config, given_keypoints=bool(config.data.keypoints))
+        find = tf.function(lambda volume: model.find(volume), input_signature=[patches])
+
+        def answer(volume):
+            return detections.cut(find(volume), shape=self.patch_size, detections=config.model.detections)
+
+        self.network = tf.function(answer, input_signature=[patches])
+        self.look = Views(find, config)
         self.detect = tf.function(self._detect, input_signature=[volume])
         self.segment = tf.function(self._segment, input_signature=[volume])
 

@@ -8,6 +8,7 @@ import itertools
 
 import tensorflow as tf
 
+from model import detections
 from ops import boxes as box_ops
 from ops import keypoints, selection
 from ops import masks as mask_ops
@@ -20,15 +21,14 @@ ROUNDING = 1e-6
 class Views:
     """Looks at a tile by a network, and at its mirror images."""
 
-    def __init__(self, network, config, *, given_keypoints):
+    def __init__(self, find, config):
         """Wraps a network.
 
         Args:
-          network: of [B, Z, Y, X, C] gives a dict as `MaskRCNN` does.
+          find: of [B, Z, Y, X, C] gives a dict as `MaskRCNN.find` does.
           config: Config.
-          given_keypoints: whether landmarks are those that the data gives, not the ends of objects along the axes.
         """
-        self.network, self.given_keypoints = network, given_keypoints
+        self.find, self.given_keypoints = find, bool(config.data.keypoints)
         self.shape = tuple(config.input.patch_size)
         self.detections = config.model.detections
         self.iou_threshold = config.inference.merge_iou
@@ -36,19 +36,21 @@ class Views:
         self.views = [tuple(axis for axis in range(3) if view[axis]) for view in itertools.product(*turned)]
 
     def __call__(self, tile):
-        """Objects of a tile [Z, Y, X, C]: a dict as the network's, without the batch."""
-        found = [self._look(tile, axes) for axes in self.views]
-        if len(found) == 1:
-            return found[0]
-        return self._mean({name: tf.stack([view[name] for view in found]) for name in found[0]})
+        """Objects of a tile [Z, Y, X, C]: a dict as `MaskRCNN` gives it, without the batch."""
+        views = [self._look(tile, axes) for axes in self.views]
+        found = {name: tf.stack([view[name] for view in views]) for name in views[0]}
+        if len(views) > 1:
+            found = {name: value[tf.newaxis] for name, value in self._mean(found).items()}
+        answer = detections.cut(found, shape=self.shape, detections=self.detections)
+        return {name: value[0] for name, value in answer.items()}
 
     def _look(self, tile, axes):
         """What the network finds in the tile mirrored along axes, in the tile as it is."""
-        found = self.network(tf.reverse(tile, axes)[tf.newaxis])
-        found = {name: value[0] for name, value in found.items()}
+        found = {name: value[0] for name, value in self.find(tf.reverse(tile, axes)[tf.newaxis]).items()}
         if not axes:
             return found
-        found["boxes"] = tf.where(found["valid"][:, tf.newaxis], box_ops.flip(found["boxes"], self.shape, axes), 0.0)
+        for name in ("boxes", "windows"):
+            found[name] = tf.where(found["valid"][:, tf.newaxis], box_ops.flip(found[name], self.shape, axes), 0.0)
         found["masks"] = tf.reverse(found["masks"], [axis + 1 for axis in axes])
         if "keypoints" in found:
             limit = tf.constant(self.shape, tf.float32)
@@ -60,7 +62,7 @@ class Views:
         return found
 
     def _mean(self, found):
-        """One answer [D, ...] of several [V, D, ...]."""
+        """What is found [D, ...] of several views [V, D, ...], boxes not yet cut."""
         num_views, size = found["boxes"].shape[:2]
         flat = {
             name: tf.reshape(found[name], [-1, *found[name].shape[2:]]) for name in found if found[name].shape.rank > 1
@@ -79,39 +81,27 @@ class Views:
 
         def one(row):
             of_row = tf.where(clusters == row)[:, 0]
-            members = {name: tf.gather(flat[name], of_row) for name in ("boxes", "scores", "masks", *measured)}
-            window = self._window(members["boxes"], members["scores"], boxes[row])
+            members = {name: tf.gather(flat[name], of_row) for name in ("windows", "scores", "masks", *measured)}
+            window = self._window(members["windows"], members["scores"], boxes[row])
             means = {name: weighted_mean(members[name], members["scores"]) for name in measured}
             return {**means, "windows": window, "masks": mean_mask(members, window)}
 
-        signature = {name: tf.TensorSpec(flat[name].shape[1:], tf.float32) for name in ("masks", *measured)}
-        signature["windows"] = tf.TensorSpec([6], tf.float32)
+        signature = {name: tf.TensorSpec(flat[name].shape[1:], tf.float32) for name in ("windows", "masks", *measured)}
         rows = tf.map_fn(one, tf.range(count), fn_output_signature=signature)
-        rows = {name: selection.padded(value, size) for name, value in rows.items()}
-        windows, shown = rows.pop("windows"), tf.where(valid[:, tf.newaxis], boxes, 0.0)
-        if self.detections.boxes == "masks":
-            cut = mask_ops.shrink(
-                rows["masks"][tf.newaxis],
-                windows[tf.newaxis],
-                shown[tf.newaxis],
-                self.shape,
-                self.detections.mask_threshold,
-            )
-            shown, rows["masks"] = cut[0][0], cut[1][0]
         return {
-            **rows,
-            "boxes": shown,
+            **{name: selection.padded(value, size) for name, value in rows.items()},
+            "boxes": tf.where(valid[:, tf.newaxis], boxes, 0.0),
             "scores": tf.where(valid, scores, 0.0),
             "class_ids": tf.where(valid, tf.gather(flat["class_ids"], best), 0),
             "valid": valid,
             "num_detections": count,
         }
 
-    def _window(self, boxes, scores, mean):
-        """What the mask of an object is averaged over: [6]."""
+    def _window(self, windows, scores, mean):
+        """What the mask of an object with that mean box is averaged over: [6]."""
         if self.detections.boxes == "head":
             return mean
-        window = common_window(boxes, scores, self.detections.mask_threshold)
+        window = common_window(windows, scores, self.detections.mask_threshold)
         return tf.where(tf.reduce_all(window[:3] < window[3:]), window, mean)
 
 
@@ -135,16 +125,16 @@ def common_window(boxes, weights, share):
 
 
 def mean_mask(members, window):
-    """The mean of masks over a window, weighted by scores; outside its box a mask is 0.
+    """The mean of masks over a window, weighted by scores; outside its own window a mask is 0.
 
     Args:
-      members: dict of boxes [M, 6], scores [M] and masks [M, m, m, m], float32.
+      members: dict of windows [M, 6], scores [M] and masks [M, m, m, m], float32.
       window: [6] float32, voxels.
 
     Returns:
       [m, m, m] float32.
     """
-    boxes, masks = members["boxes"], members["masks"]
+    boxes, masks = members["windows"], members["masks"]
     masks = mask_ops.crop(masks, boxes, tf.broadcast_to(window, tf.shape(boxes)))
     for axis in range(3):
         size = masks.shape[axis + 1]

@@ -38,11 +38,12 @@ class CannedAnswer(tf.Module):
         if masks is not None:
             self.masks[0, :count].assign(masks)
 
-    def __call__(self, volume):
+    def find(self, volume):
         del volume
         self.num_traces += 1
         return {
             "boxes": self.boxes,
+            "windows": self.boxes,
             "scores": self.scores,
             "class_ids": self.class_ids,
             "masks": self.masks,
@@ -64,16 +65,17 @@ class PaintedBoxes(tf.Module):
         super().__init__()
         self.objects = tf.Variable(tf.zeros([SLOTS, 5]))
 
-    def __call__(self, volume):
+    def find(self, volume):
         ids, class_ids, scores, cut_scores, full = tf.unstack(self.objects, axis=1)
         boxes, voxels = mask_ops.instance_boxes(tf.cast(volume[0, ..., 0], tf.int32), SLOTS)
         index = tf.maximum(tf.cast(ids, tf.int32) - 1, 0)
         seen = tf.where(ids > 0, tf.cast(tf.gather(voxels, index), tf.float32), 0.0)
         scores = tf.where(seen == full, scores, cut_scores) * tf.cast(seen > 0, tf.float32)
         order = tf.argsort(scores, direction="DESCENDING", stable=True)
-        scores = tf.gather(scores, order)
+        scores, boxes = tf.gather(scores, order), tf.gather(tf.gather(boxes, index), order)[tf.newaxis]
         return {
-            "boxes": tf.gather(tf.gather(boxes, index), order)[tf.newaxis],
+            "boxes": boxes,
+            "windows": boxes,
             "scores": scores[tf.newaxis],
             "class_ids": tf.cast(tf.gather(class_ids, order), tf.int32)[tf.newaxis],
             "masks": tf.ones([1, SLOTS, *MASK_SIZE]),
@@ -246,8 +248,8 @@ def separate_boxes(rng, shape):
 class MeasuringBoxes(PaintedBoxes):
     """Finds painted boxes; their attributes are class and score, their landmarks the centre and the two corners."""
 
-    def __call__(self, volume):
-        found = super().__call__(volume)
+    def find(self, volume):
+        found = super().find(volume)
         boxes, scores = found["boxes"], found["scores"]
         lo, hi = boxes[..., :3], boxes[..., 3:]
         return {

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ops import boxes as box_ops
 from ops import keypoints
 from ops import masks as mask_ops
 from serving import inference, views
@@ -29,7 +30,7 @@ class Exact:
     def __init__(self, per_view=lambda answer, _: answer):
         self.per_view, self.calls = per_view, 0
 
-    def __call__(self, volume):
+    def find(self, volume):
         ids = tf.cast(volume[..., 0], tf.int32)
         boxes, voxels = mask_ops.instance_boxes(ids[0], SLOTS)
         valid = voxels > 0
@@ -39,6 +40,7 @@ class Exact:
         points, _ = keypoints.from_ids(ids, SLOTS)
         answer = {
             "boxes": boxes,
+            "windows": boxes,
             "scores": tf.where(valid, 0.5, 0.0),
             "class_ids": tf.where(valid, tf.range(SLOTS) % 2 + 1, 0),
             "masks": masks[0],
@@ -63,9 +65,8 @@ def settings(flip_axes=(True, True, True), boxes="head"):
     return config.validate()
 
 
-def look(network, config, *, given_keypoints=False, ids=IDS):
-    tile = tf.constant(ids[..., np.newaxis], tf.float32)
-    found = views.Views(network, config, given_keypoints=given_keypoints)(tile)
+def look(network, config, *, ids=IDS):
+    found = views.Views(network.find, config)(tf.constant(ids[..., np.newaxis], tf.float32))
     return {name: value.numpy() for name, value in found.items()}
 
 
@@ -90,7 +91,8 @@ class ViewsTest:
         config = settings((False, True, False))
         scores = look(Exact(), config)["keypoint_scores"]
         np.testing.assert_allclose(scores[0], [0.1, 0.2, 0.3, 0.45, 0.45, 0.6, 0.7], rtol=1e-5)
-        scores = look(Exact(), config, given_keypoints=True)["keypoint_scores"]
+        config.data.keypoints = ("a", "b", "c", "d", "e", "f", "g")
+        scores = look(Exact(), config)["keypoint_scores"]
         np.testing.assert_allclose(scores[0], np.arange(0.1, 0.8, 0.1), rtol=1e-5)
 
     def test_what_half_of_the_views_find_has_half_the_score(self):
@@ -100,6 +102,7 @@ class ViewsTest:
                 "valid": answer["valid"] & seen,
                 "scores": tf.where(seen, answer["scores"], 0.0),
                 "boxes": tf.where(seen[:, tf.newaxis], answer["boxes"], 0.0),
+                "windows": tf.where(seen[:, tf.newaxis], answer["boxes"], 0.0),
             }
 
         found = look(Exact(blind), settings())
@@ -147,13 +150,25 @@ class ViewsTest:
             """Three of eight views see the half of every object before the middle along x, of the view."""
             lo, hi = answer["boxes"][:, :3], answer["boxes"][:, 3:]
             part = tf.concat([hi[:, :2], (lo[:, 2:] + hi[:, 2:]) / 2], axis=1) if call in (0, 2, 4) else hi
-            return answer | {"boxes": tf.concat([lo, part], axis=1), "masks": tf.ones_like(answer["masks"])}
+            boxes = tf.concat([lo, part], axis=1)
+            return answer | {"boxes": boxes, "windows": boxes, "masks": tf.ones_like(answer["masks"])}
 
         found = look(Exact(short), settings(boxes="masks"))
         np.testing.assert_array_equal(found["boxes"][0], [1, 2, 1, 5, 6, 7])
         found = look(Exact(short), settings(boxes="head"))
         # By weighted box clustering all weigh alike: the half is the best, the whole twice as large with an IoU of 1/2.
         np.testing.assert_allclose(found["boxes"][0], [1, 2, 1, 5, 6, (5 * 7 + 3 * 4) / 8], rtol=1e-5)
+
+    @pytest.mark.parametrize(("low", "shown"), [(0.3, True), (0.1, False)])
+    def test_what_single_views_would_cut_off_counts(self, low, shown):
+        def wide(answer, call):
+            """Half of the views are sure, beyond their boxes, too; the others show nothing alone."""
+            windows = box_ops.grow(answer["boxes"], (1, 1, 1), PATCH)
+            return answer | {"windows": windows, "masks": tf.fill(answer["masks"].shape, 0.8 if call % 2 else low)}
+
+        found = look(Exact(wide), settings(boxes="masks"))  # the means are 0.55 and 0.45
+        np.testing.assert_allclose(found["boxes"][0], [0, 1, 0, 6, 7, 8] if shown else [1, 2, 1, 5, 6, 7], rtol=1e-5)
+        np.testing.assert_allclose(found["masks"][0], (0.8 + low) / 2, rtol=1e-5)
 
     def test_whole_volumes_are_found_as_without(self):
         volume = np.zeros((9, 8, 14, 1), np.float32)
@@ -209,12 +224,12 @@ class MeanMaskTest:
         masks = rng.random((3, 6, 8, 10)).astype(np.float32)
         scores = np.float32([0.9, 0.2, 0.4])
         pasted = [mask_ops.paste(masks[i : i + 1], boxes[i : i + 1], np.array([True]), PATCH).numpy() for i in range(3)]
-        members = {"boxes": boxes, "masks": masks, "scores": scores}
+        members = {"windows": boxes, "masks": masks, "scores": scores}
         found = views.mean_mask(members, np.float32([0, 0, 0, *PATCH]))
         np.testing.assert_allclose(found, np.average(pasted, axis=0, weights=scores), atol=1e-5)
 
     def test_of_one_over_its_own_box_is_itself(self):
         masks = np.random.default_rng(2).random((1, *MASK_SIZE)).astype(np.float32)
         box = np.float32([1, 2, 3, 4.5, 6, 9])
-        found = views.mean_mask({"boxes": box[np.newaxis], "masks": masks, "scores": np.float32([0.3])}, box)
+        found = views.mean_mask({"windows": box[np.newaxis], "masks": masks, "scores": np.float32([0.3])}, box)
         np.testing.assert_allclose(found, masks[0], atol=1e-5)
