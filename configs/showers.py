@@ -51,6 +51,7 @@ def get_config():
     config.model.rois.num_samples, config.model.rois.positive_fraction = 16, 0.31  # of five particles at most
     config.model.segmentation.channels = 16
     config.model.mask_head.roi_size = (24, 16, 16)  # a bin for every layer: a coarser grid cannot show a pion's cells
+    config.model.mask_head.margin, config.model.detections.boxes = (2, 2, 2), "masks"  # boxes cut off cells
     config.model.mask_head.fine_channels = 16  # a cell belongs to a shower or not by what it measured itself
     config.model.attribute_head.loss = "linex"
     config.model.attribute_head.sums = "sinh"  # an energy is the sum of what the cells measured
@@ -65,4 +66,5 @@ def get_config():
     config.train.loss_weights.segmentation = config.train.loss_weights.segmentation_dice = 2.0  # masks read it
     config.train.precision = "mixed_bfloat16"
     config.train.average.name, config.train.average.decay = "ema", 0.998
+    config.inference.flip_axes = (False, True, True)
     return config

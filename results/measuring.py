@@ -33,9 +33,17 @@ class Trained:
         return volumes.of_split(folder, records.read_manifest(folder), split, self.config.input)
 
 
-def load(workdir):
-    """The `Trained` of a run's folder: the weights of its last step, which no held-out volume has chosen."""
+def load(workdir, served=None):
+    """The `Trained` of a run's folder: the weights of its last step, which no held-out volume has chosen.
+
+    Args:
+      workdir: of the run.
+      served: f(config) that changes its Config, if any.
+    """
     config = command_line.read_config(checkpoints.read_config_text(workdir))
+    if served:
+        served(config)
+        config.validate()
     model, _ = restore.load_model(workdir, config, "latest")
     return Trained(pathlib.Path(workdir), config, VolumeDetector(model, config))
 
@@ -52,7 +60,7 @@ def measure(task, workdir, unseen=None, picture=None):
     Returns:
       dict: those of evaluate.scalars, num_volumes, num_truths and num_matched, and what the task itself measures.
     """
-    trained = load(workdir)
+    trained = load(workdir, task.served)
     evaluation = trained.evaluate("test" if unseen else "val", unseen, num_drawn=1)
     if picture:
         with replacing(picture) as temporary:

@@ -4,6 +4,7 @@ import types
 import numpy as np
 import pytest
 
+from configs import hippocampus as experiment
 from evaluation.metrics import VolumeMatch
 from results import hippocampus
 
@@ -25,6 +26,16 @@ def mosaic(*tiles):
             boxes.append(box)
     boxes = np.array(boxes, np.float32).reshape(-1, 6)
     return {"instance_ids": ids, "boxes": boxes, "class_ids": np.ones(len(boxes), np.int32)}
+
+
+class AsMosaicsTest:
+    def test_eight_crops_of_the_size_that_trained(self):
+        config = experiment.get_config()
+        crop = config.input.patch_size
+        hippocampus.as_mosaics(config)
+        assert config.validate().input.tile() == crop == config.input.patch_size
+        assert config.input.mosaic == (2, 2, 2)
+        assert config.model == experiment.get_config().model
 
 
 class Trained:

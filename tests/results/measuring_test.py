@@ -38,6 +38,23 @@ class MeasureTest:
         assert {"box_ap75", "class_accuracy", "mean_mask_iou", "mask_ap50_rod"} <= found.keys()
         assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
+    def test_a_task_may_serve_other_volumes_than_it_trained_on(self, untrained_run, unseen):
+        def as_mosaics(config):
+            config.input.mosaic, config.input.tile_size = (1, 2, 1), (9, 20, 31)
+
+        trained = measuring.load(untrained_run, as_mosaics)
+        (mosaic,) = trained.truths("val", unseen)
+        assert mosaic["instance_ids"].shape == (9, 40, 31)
+        task = tasks.Task("Things", {}, (), served=as_mosaics)
+        assert measuring.measure(task, untrained_run, unseen)["num_volumes"] == 1
+
+    def test_what_is_served_has_to_be_valid(self, untrained_run):
+        def broken(config):
+            config.input.mosaic = (0, 1, 1)
+
+        with pytest.raises(ValueError, match=r"config input\.mosaic"):
+            measuring.load(untrained_run, broken)
+
     def test_truths_of_any_split_are_at_hand(self, untrained_run, unseen):
         trained = measuring.load(untrained_run)
         assert trained.config.name == "tiny"
