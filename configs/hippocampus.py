@@ -1,7 +1,7 @@
 """Anterior and posterior hippocampus in MR: learnt of single crops, mirrored at random, measured in mosaics of them.
 
-In 2 x 2 x 2 mosaics, each crop flipped at random, place tells nothing. They are served by overlapping tiles of the size
-of a crop.
+In 2 x 2 x 2 mosaics, each crop flipped at random, place tells nothing. They are served by 27 overlapping tiles of the
+size of a crop, eight of which are the crops themselves.
 
 Data:     Medical Segmentation Decathlon task 04 (Antonelli et al. 2022) as images/, labels/ and split.json: 208 crops
           train, 26 are held out
