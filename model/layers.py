@@ -46,10 +46,18 @@ class Convolution(tf.keras.layers.Conv3D):
 
     def call(self, x):
         """[B, z, y, x, C] -> [B, ceil(z / stride), ..., filters]; Keras' own would compile groups by XLA."""
-        padding = "SAME"
+        padding, depth, missing = "SAME", x.shape[1], 0
         if self.strides != (1, 1, 1):
             x, padding = pad(x, self.kernel_size), "VALID"
+        elif x.dtype == tf.bfloat16 and depth is not None:
+            # Over fewer slices than the kernel has, oneDNN's gradient of it reads memory that nothing has written
+            # (TensorFlow 2.15): the zeros that lie there anyway are added, and taken off.
+            missing = max(self.kernel_size[0] - depth, 0)
+        if missing:
+            x = tf.pad(x, [(0, 0), (0, missing), (0, 0), (0, 0), (0, 0)])
         x = grouped_conv3d(x, self.kernel, self.strides, padding, self.groups)
+        if missing:
+            x = x[:, :depth]
         if self.use_bias:
             x = tf.nn.bias_add(x, self.bias)
         return x if self.activation is None else self.activation(x)

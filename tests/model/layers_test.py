@@ -24,6 +24,20 @@ def random(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+HALF_AND_FULL = (tf.bfloat16, tf.float32)
+
+
+def gradient(layer, x, weights):
+    """Of the weighted sum of what a convolution gives, by its kernel, computed in the type of x: float32."""
+    kernel = tf.cast(layer.kernel, x.dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(vars(layer), "kernel", kernel)
+            total = tf.reduce_sum(tf.cast(layer.call(x) * weights, tf.float32))
+    return tf.cast(tape.gradient(total, kernel), tf.float32).numpy()
+
+
 class ConvolutionTest:
     @pytest.mark.parametrize("kernel", [1, 2, 3, (1, 3, 5), (7, 4, 3)])
     @pytest.mark.parametrize("strides", [1, 2, (1, 2, 3), (3, 1, 2)])
@@ -35,6 +49,19 @@ class ConvolutionTest:
         strides = (strides,) * 3 if isinstance(strides, int) else strides
         assert y.shape == (2, *(math.ceil(n / s) for n, s in zip(size, strides, strict=True)), 3)
         np.testing.assert_allclose(y, correlate(x, layer.kernel.numpy(), strides) + 1.0, atol=1e-4)
+
+    @pytest.mark.parametrize("kernel", [1, 3, (2, 3, 3), (5, 1, 3)])
+    @pytest.mark.parametrize("depth", [1, 2, 3])
+    def test_gradients_in_bfloat16_read_nothing_that_was_not_written(self, kernel, depth):
+        """Beside memory that holds huge numbers, which the library's own gradient over two slices takes up."""
+        layer = layers.convolution(8, kernel, style=Style(), use_bias=False)
+        x, weights = (tf.cast(random(4, depth, 6, 9, 8, seed=seed), tf.bfloat16) for seed in (1, 2))
+        layer.build(x.shape)
+        for _ in range(10):
+            freed = [tf.fill([size], tf.constant(1e30, tf.bfloat16)) for size in range(1000, 40000, 3000)]
+            del freed
+            found, expected = (gradient(layer, *(tf.cast(of, dtype) for of in (x, weights))) for dtype in HALF_AND_FULL)
+            np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
 
     def test_permuted_axes(self):
         x = random(1, 5, 7, 11, 2)

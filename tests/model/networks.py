@@ -132,6 +132,8 @@ def check_detections(found, settings, batch_size):
     lo, hi = found["boxes"][..., :3], found["boxes"][..., 3:]
     assert np.all((lo[valid] >= 0) & (lo[valid] < hi[valid]) & (hi[valid] <= limit))
     assert np.all((found["masks"] >= 0) & (found["masks"] <= 1))
-    if "keypoints" in found and settings.model.detections.boxes == "head":  # which they are read in
+    if "keypoints" in found:  # read in the boxes of the head, which boxes by masks lie across
+        if settings.model.detections.boxes == "masks":
+            lo, hi = np.zeros_like(lo), np.broadcast_to(limit, hi.shape)
         inside = (found["keypoints"] >= lo[:, :, np.newaxis]) & (found["keypoints"] <= hi[:, :, np.newaxis])
         assert np.all(inside[valid])
