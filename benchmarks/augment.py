@@ -8,6 +8,7 @@ is what a core of one's own would take; the clock's beside it counts waiting for
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import dataclasses
 import multiprocessing

@@ -7,6 +7,7 @@ given back before every run, so that they come from the disk. What is written go
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import concurrent.futures
 import functools

@@ -13,6 +13,7 @@ The memory's bound is that of 8 patches and 2 chunks, each of a float32 volume a
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import json
 import pathlib

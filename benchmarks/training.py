@@ -9,6 +9,7 @@ steps the host reads the averages, and a `Tracker` writes them down.
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import dataclasses
 import multiprocessing

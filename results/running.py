@@ -87,19 +87,22 @@ def hardware():
     """What a training runs on here: "AMD EPYC, 2 cores", say, of the cores those that this process may use, or GPUs."""
     import tensorflow as tf
 
+    from training import precision
+
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         names = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus]
         return ", ".join(f"{count} x {name}" for name, count in collections.Counter(names).items())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} core{'s' if cores > 1 else ''}"
+    info = CPU_INFO.read_text() if CPU_INFO.is_file() else ""
+    lacks = "" if precision.computes_bfloat16(info) else " without AVX-512"
+    return f"{_processor(info)}{lacks}, {cores} core{'s' if cores > 1 else ''}"
 
 
-def _processor():
-    if CPU_INFO.is_file():
-        for line in CPU_INFO.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+def _processor(info):
+    for line in info.splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 

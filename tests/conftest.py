@@ -1,3 +1,8 @@
+import os
+
+# As configs/command_line.py has it, before TensorFlow is imported.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 import pytest
 import tensorflow as tf
 

@@ -6,16 +6,17 @@ import tensorflow as tf
 
 from data import intensity
 from model.mask_rcnn import MaskRCNN
-from training import averaging, checkpoints, optimizers, progress
+from training import averaging, checkpoints, optimizers, precision, progress
 
 
 def make_model(config):
     """The network of a Config with all its variables; call it under the strategy's scope.
 
-    Its layers compute in `train.precision`; variables, and what it says, are float32.
+    Its layers compute in `train.precision`, or what this machine has of it (training/precision.py); variables, and what
+    it says, are float32.
     """
     before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy(config.train.precision)
+    tf.keras.mixed_precision.set_global_policy(precision.of_this_machine(config.train.precision))
     try:
         learns_classifier = any("classifier" in stage.learns for stage in config.train.stages)
         model = MaskRCNN(

@@ -8,6 +8,7 @@ import tensorflow as tf
 from configs import backbones
 from configs.model_schema import Backbone, Style
 from model import backbone
+from tests import halves
 
 STYLE = Style(norm_groups=2)
 BASIC = Backbone(
@@ -178,7 +179,7 @@ class MakeTest:
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
     @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+    @pytest.mark.parametrize("policy", halves.POLICIES)
     def test_half_precision(self, kind, policy):
         config = dataclasses.replace(KINDS[kind], dropout=0.1, stochastic_depth=0.1)
         tf.keras.mixed_precision.set_global_policy(policy)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from configs.model_schema import Style
 from model import fpn
+from tests import halves
 
 STRIDES = {2: (1, 2, 2), 3: (2, 2, 6), 4: (4, 4, 12)}
 WIDTHS = (3, 5, 4)
@@ -199,7 +200,7 @@ class FPNTest:
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
     @pytest.mark.parametrize("upsampling", ["nearest", "trilinear"])
-    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+    @pytest.mark.parametrize("policy", halves.POLICIES)
     def test_half_precision(self, upsampling, policy):
         levels = features()
         single = make(extra="pool", upsampling=upsampling, bottom_up=True)

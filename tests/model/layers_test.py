@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from configs.model_schema import NORMS, Style
 from model import layers
+from tests import halves
 
 
 def correlate(x, kernel, strides):
@@ -50,6 +51,7 @@ class ConvolutionTest:
         assert y.shape == (2, *(math.ceil(n / s) for n, s in zip(size, strides, strict=True)), 3)
         np.testing.assert_allclose(y, correlate(x, layer.kernel.numpy(), strides) + 1.0, atol=1e-4)
 
+    @halves.needs_bfloat16
     @pytest.mark.parametrize("kernel", [1, 3, (2, 3, 3), (5, 1, 3)])
     @pytest.mark.parametrize("depth", [1, 2, 3])
     def test_gradients_in_bfloat16_read_nothing_that_was_not_written(self, kernel, depth):
@@ -159,7 +161,7 @@ class ConvNormTest:
         assert [v.name for v in layer.weights] == names
 
     @pytest.mark.parametrize("norm", NORMS)
-    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+    @pytest.mark.parametrize("policy", halves.POLICIES)
     def test_half_precision(self, norm, policy):
         style = Style(norm=norm, norm_groups=2, activation="prelu")
         single = layers.ConvNorm(4, 3, (1, 2, 2), style=style)

@@ -10,6 +10,7 @@ import tensorflow_addons as tfa
 
 from configs.model_schema import NORMS, Style
 from model import normalization
+from tests import halves
 
 
 def group_norm(x, groups, gamma, beta, epsilon=1e-5):
@@ -217,7 +218,7 @@ class MakeTest:
         np.testing.assert_allclose(layer(x, training=False), expected, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("norm", NORMS)
-    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+    @pytest.mark.parametrize("policy", halves.POLICIES)
     def test_half_precision_stays_finite_where_squares_do_not_fit(self, x, norm, policy):
         tf.keras.mixed_precision.set_global_policy(policy)  # layers inside a layer take the global one
         try:

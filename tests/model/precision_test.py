@@ -12,12 +12,11 @@ import pytest
 import tensorflow as tf
 
 from model import roi_sums
-from tests import tiny
+from tests import halves, tiny
 from tests.model import networks
 from training import loop, optimizers
 
 SEED = tf.constant([0, 1])
-HALVES = ("mixed_bfloat16", "mixed_float16")
 # Of the loss in float16. The usual beginning, 2^15, overflows in the first three steps: skipped, they leave a run three
 # steps behind, and single losses up to 18 % above, for as long as they fall quickly.
 SCALE_WITHOUT_OVERFLOW = 512.0
@@ -58,7 +57,7 @@ def fixture_smooth():
     return run(learner(SMOOTH, 200), 200)
 
 
-@pytest.fixture(name="half", params=HALVES)
+@pytest.fixture(name="half", params=halves.POLICIES)
 def fixture_half(request, world):
     """Its Config and network in half precision, with the same weights."""
     settings = tiny.exhaustive(networks.config(SETTINGS | {"train.precision": request.param}))
@@ -140,7 +139,9 @@ class PrecisionTest:
             np.testing.assert_array_equal(volume, world.batch["volume"])
             assert volume.dtype == masks.dtype == tf.float32
 
-    @pytest.mark.parametrize("precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"])
+    @pytest.mark.parametrize(
+        "precision", [pytest.param("mixed_bfloat16", marks=[pytest.mark.slow, halves.needs_bfloat16]), "mixed_float16"]
+    )
     def test_twenty_steps_of_training(self, precision):
         totals = run(learner({"train.precision": precision}, 20), 20)["total"]
         assert totals[-1] < totals[0]
@@ -164,7 +165,7 @@ class PrecisionTest:
     @pytest.mark.parametrize(
         ("precision", "scale", "tolerance"),
         [
-            ("mixed_bfloat16", None, 0.05),
+            pytest.param("mixed_bfloat16", None, 0.05, marks=halves.needs_bfloat16),
             ("mixed_float16", SCALE_WITHOUT_OVERFLOW, 0.05),
             ("mixed_float16", None, 0.25),
         ],

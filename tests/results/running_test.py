@@ -41,6 +41,12 @@ class HardwareTest:
         monkeypatch.setattr(running.os, "sched_getaffinity", lambda process: cores, raising=False)
         assert running.hardware() == expected
 
+    def test_what_computes_bfloat16_in_float32_is_told_apart(self, tmp_path, monkeypatch):
+        (tmp_path / "cpuinfo").write_text("model name\t: Some CPU\nflags\t\t: avx avx2\n")
+        monkeypatch.setattr(running, "CPU_INFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr(running.os, "sched_getaffinity", lambda process: {0}, raising=False)
+        assert running.hardware() == "Some CPU without AVX-512, 1 core"
+
     def test_gpus_go_before(self, monkeypatch):
         monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a", "b"] if kind == "GPU" else ["c"])
         monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": "Some GPU"})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import halves
 from tests.model import networks
 from training import freezing, internals, restore, weights
 
@@ -141,7 +142,7 @@ class AnyNetworkTest:
 
 
 class HalfPrecisionTest:
-    @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+    @pytest.mark.parametrize("precision", halves.POLICIES)
     def test_arrays_are_float32_and_near_those_of_full_precision(self, plain, precision):
         settings, model, batch, full = plain
         half_settings = networks.config({"train.precision": precision})
