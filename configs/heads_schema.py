@@ -217,12 +217,18 @@ class AttributeHead:
     # intensities; sinh: of their sinh, where an asinh was stored; both as before an input.normalization that is the
     # same for all volumes. On the scale log it adds a factor times the sum, which is what an energy is.
     sums: str = "none"
+    # Sums weigh every layer along z by a factor that is learnt, as a calorimeter needs whose layers differ. Layers are
+    # counted from the front of the patch, which therefore has to hold the whole depth of a volume.
+    sums_by_layer: bool = False
 
     def validate(self):
         """Raises ValueError where sizes or names make no sense."""
         checks.choice("model.attribute_head.scale", self.scale, SCALES)
         checks.choice("model.attribute_head.loss", self.loss, ATTRIBUTE_LOSSES)
         checks.choice("model.attribute_head.sums", self.sums, SUMS)
+        expected = "False with model.attribute_head.sums none"
+        name = "model.attribute_head.sums_by_layer"
+        checks.require(self.sums != "none" or not self.sums_by_layer, name, expected, self.sums_by_layer)
         expected = "smooth_l1 with model.attribute_head.scale linear"
         checks.require(self.loss != "linex" or self.scale == "log", "model.attribute_head.loss", expected, self.loss)
         checks.require(self.hidden >= 1, "model.attribute_head.hidden", ">= 1", self.hidden)

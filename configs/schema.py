@@ -303,6 +303,20 @@ class Config:
         sums, kind = self.model.attribute_head.sums, self.input.normalization
         expected = f"none or linear with input.normalization {kind}, which differs from volume to volume"
         checks.require(sums != "sinh" or kind in COMMON_SCALES, "model.attribute_head.sums", expected, sums)
+        if self.model.attribute_head.sums_by_layer:
+            self._validate_layers()
+
+    def _validate_layers(self):
+        """Raises ValueError where a layer along z is not the same one in all patches."""
+        moves = {
+            f"input.flip_axes {self.input.flip_axes}": self.input.flip_axes[0],
+            f"inference.flip_axes {self.inference.flip_axes}": self.inference.flip_axes[0],
+            f"input.rotate_planes {self.input.rotate_planes}": any(0 in plane for plane in self.input.rotate_planes),
+            f"input.mosaic {self.input.mosaic}": self.input.mosaic[0] > 1,
+        }
+        for what, moved in moves.items():
+            expected = f"False with {what}, which moves layers along z"
+            checks.require(not moved, "model.attribute_head.sums_by_layer", expected, True)
 
     def _validate_segmentation(self):
         """Raises ValueError where a stage would learn a segmentation that there is none of."""

@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+from model import roi_sums
 from model.towers import DenseTower, small
 
 # Largest exponent of a decoded value, near 5e34: finite in float32.
@@ -13,13 +14,14 @@ MAX_LOG = 80.0
 class AttributeHead(tf.keras.layers.Layer):
     """Dense layers over what the box head reads, then one number per attribute.
 
-    Where logarithms of sums over the object are known (model/roi_sums.py), the dense layers read these, too. With
+    Where sums over the object are known (model/roi_sums.py), the dense layers read their logarithms, too. With
     `proportional` numbers are learnt as log(1 + value), and the head adds log(1 + factor * sum): of a value that grows
     as the sum does a factor is left to learn. The sum of c of them is their geometric mean, times powers of them that
-    are learnt and begin as 0.
+    are learnt and begin as 0. With `num_layers` it is given the sums of every layer along z, and adds them up by
+    weights that are learnt, and begin as 1: a thick layer of a sampling calorimeter stands for more than a thin one.
     """
 
-    def __init__(self, *, num_attributes, hidden, num_dense, style, proportional=False, **kwargs):
+    def __init__(self, *, num_attributes, hidden, num_dense, style, proportional=False, num_layers=0, **kwargs):
         """Makes the layers.
 
         Args:
@@ -28,11 +30,13 @@ class AttributeHead(tf.keras.layers.Layer):
           num_dense: how many of them.
           style: activation, initializer.
           proportional: whether a factor times the sum is added; it is called with sums then.
+          num_layers: L, of which the sums are weighted; 0 where it is given whole sums, or none.
           **kwargs: to the layer.
         """
         super().__init__(**kwargs)
         self.dense = DenseTower(hidden=hidden, num_dense=num_dense, style=style, name="dense")
         self.values = _outputs(num_attributes, "values")
+        self.num_layers, self.log_weights = num_layers, None
         self.factors = self.powers = None
         if proportional:
             self.factors = _outputs(num_attributes, "factors")
@@ -40,19 +44,28 @@ class AttributeHead(tf.keras.layers.Layer):
                 num_attributes, use_bias=False, kernel_initializer="zeros", dtype=tf.float32, name="powers"
             )
 
-    def call(self, pooled, log_sums=None, training=False):
+    def build(self, input_shape):
+        """Makes the weights of layers."""
+        if self.num_layers:
+            # Of half precision they would be known to a percent.
+            whole = {"dtype": tf.float32, "experimental_autocast": False}
+            self.log_weights = self.add_weight("log_weights", [self.num_layers], initializer="zeros", **whole)
+        super().build(input_shape)
+
+    def call(self, pooled, sums=None, training=False):
         """Values of rois.
 
         Args:
           pooled: [B, R, z, y, x, C], what the box head reads.
-          log_sums: [B, R, c] float32, or None; see model/roi_sums.py.
+          sums: [B, R, L, c] float32, of layers or, L = 1, of all; or None. See model/roi_sums.py.
           training: as of a layer.
 
         Returns:
           [B, R, T] float32, in the learnt scale.
         """
         x = tf.reshape(pooled, [-1, pooled.shape[1], math.prod(pooled.shape[2:])])
-        if log_sums is not None:
+        if sums is not None:
+            log_sums = self._log_sums(sums)
             x = tf.concat([x, tf.cast(log_sums, x.dtype)], axis=-1)
         x = self.dense(x, training=training)
         if not self.factors:
@@ -60,6 +73,12 @@ class AttributeHead(tf.keras.layers.Layer):
         # In float32, which tells a thousandth of the sum; x may be of half precision.
         log_products = tf.reduce_mean(log_sums, axis=-1, keepdims=True) + self.powers(log_sums) + self.factors(x)
         return self.values(x) + tf.math.softplus(log_products)
+
+    def _log_sums(self, sums):
+        """Logarithms [B, R, c] float32 of the weighted sums of layers [B, R, L, c]."""
+        if self.num_layers:
+            sums *= tf.exp(self.log_weights)[:, tf.newaxis]
+        return roi_sums.logarithm(tf.reduce_sum(sums, axis=2))
 
 
 def _outputs(num_attributes, name):

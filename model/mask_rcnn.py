@@ -99,7 +99,7 @@ class MaskRCNN(tf.keras.Model):
                 style=roi_heads.style_of_heads(style),
                 name="segmentation",
             )
-        heads = roi_heads.make(config, num_classes, num_attributes, num_keypoints)
+        heads = roi_heads.make(config, num_classes, num_attributes, num_keypoints, self.patch_size[0])
         self.box_heads, self.mask_head, self.attribute_head, self.keypoint_head = heads
         weights = config.box_head.delta_weights
         self.delta_weights = [cascade.stage_weights(weights, stage) for stage in range(len(self.box_heads))]
@@ -334,9 +334,12 @@ class MaskRCNN(tf.keras.Model):
 
     def _attributes(self, seen, boxes, windows, masks, training):
         """Attributes [B, R, T] in the learnt scale, of boxes [B, R, 6] with masks [B, R, M, M, M] over windows."""
-        kind, sums = self.config.attribute_head.sums, None
-        if kind != "none":
-            sums = roi_sums.log_sums(seen.volume, windows, masks, kind=kind, intensity=self.intensity)
+        head, sums = self.config.attribute_head, None
+        if head.sums != "none":
+            by_layer = head.sums_by_layer
+            sums = roi_sums.object_sums(
+                seen.volume, windows, masks, kind=head.sums, intensity=self.intensity, by_layer=by_layer
+            )
         return self.attribute_head(self._pool(seen, boxes, self.config.box_head.roi_size), sums, training=training)
 
     def _true_keypoints(self, batch):

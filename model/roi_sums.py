@@ -11,8 +11,8 @@ MAX_SINH = 60.0
 TYPICAL, SMALLEST = 1000.0, 0.01
 
 
-def log_sums(volume, boxes, masks, *, kind, intensity):
-    """Logarithms of the sums over objects of what was measured in each voxel.
+def object_sums(volume, boxes, masks, *, kind, intensity, by_layer=False):
+    """Sums over objects of what was measured in each voxel.
 
     Args:
       volume: [B, Z, Y, X, C] float32, as the network sees it.
@@ -20,16 +20,35 @@ def log_sums(volume, boxes, masks, *, kind, intensity):
       masks: [B, R, M, M, M] float32 in [0, 1] over the box: which share of a bin counts. No gradient flows to them.
       kind: see `measured`.
       intensity: see `measured`.
+      by_layer: whether every layer of the volume along z is summed up by itself; a bin counts for the layer in which
+        its middle lies.
 
     Returns:
-      [B, R, C] float32, log(max(sum, SMALLEST) / TYPICAL): finite, also where a box or a mask is empty.
+      [B, R, L, C] float32, L = Z by layer, otherwise 1; 0 where a box or a mask is empty.
 
     Raises:
       ValueError: an unknown kind.
     """
     bins = roi_sum3d(measured(volume, kind, intensity), boxes, output_size=tuple(masks.shape[2:]))
-    sums = tf.einsum("brzyx,brzyxc->brc", tf.stop_gradient(masks), bins)
+    sums = tf.einsum("brzyx,brzyxc->brzc", tf.stop_gradient(masks), bins)
+    if not by_layer:
+        return tf.reduce_sum(sums, axis=2, keepdims=True)
+    return tf.einsum("brzl,brzc->brlc", _layers_of_bins(boxes, sums.shape[2], volume.shape[1]), sums)
+
+
+def logarithm(sums):
+    """[...] float32 -> [...]: log(max(sum, SMALLEST) / TYPICAL), finite also of nothing and of less."""
     return tf.math.log(tf.maximum(sums, SMALLEST) / TYPICAL)
+
+
+def _layers_of_bins(boxes, num_bins, num_layers):
+    """[B, R, P, L] float32: 1 where the middle of a bin along z of a box [B, R, 6] lies in a layer."""
+    steps = (tf.range(num_bins, dtype=tf.float32) + 0.5) / num_bins
+    middles = boxes[..., :1] * (1.0 - steps) + boxes[..., 3:4] * steps
+    # A box that is not finite has no sums to count anywhere.
+    inside = tf.where(tf.math.is_finite(middles), middles, 0.0)
+    layers = tf.cast(tf.clip_by_value(tf.floor(inside), 0.0, num_layers - 1.0), tf.int32)
+    return tf.one_hot(layers, num_layers)
 
 
 def measured(volume, kind, intensity):

@@ -192,6 +192,7 @@ WRONG = [
     ("model.attribute_head.scale", "sqrt", "one of log, linear"),
     ("model.attribute_head.loss", "l1", "one of smooth_l1, linex"),
     ("model.attribute_head.sums", "cosh", "one of none, linear, sinh"),
+    ("model.attribute_head.sums_by_layer", True, "False with model.attribute_head.sums none"),
     ("model.attribute_head.hidden", 0, ">= 1"),
     ("model.attribute_head.num_dense", -1, ">= 0"),
     ("model.attribute_head.beta", 0.0, "> 0"),
@@ -332,6 +333,27 @@ class ValidateTest:
         config.validate()
         config.model.attribute_head.scale = "linear"
         words = "expected smooth_l1 with model.attribute_head.scale linear, came 'linex'"
+        with pytest.raises(ValueError, match=words):
+            config.validate()
+
+    @pytest.mark.parametrize(
+        ("field", "good", "bad"),
+        [
+            ("input.flip_axes", (False, True, True), (True, False, False)),
+            ("inference.flip_axes", (False, True, True), (True, False, False)),
+            ("input.rotate_planes", ((1, 2),), ((0, 2),)),
+            ("input.mosaic", (1, 2, 2), (2, 1, 1)),
+        ],
+    )
+    def test_layers_that_are_summed_by_themselves_stay_where_they_are(self, field, good, bad):
+        config = schema.Config()
+        config.input.flip_axes, config.input.rotate_planes = (False, True, True), ((1, 2),)
+        config.model.attribute_head.sums, config.model.attribute_head.sums_by_layer = "linear", True
+        section, name = field.split(".")
+        setattr(getattr(config, section), name, good)
+        config.validate()
+        setattr(getattr(config, section), name, bad)
+        words = re.escape(f"sums_by_layer: expected False with {field} {bad}, which moves layers along z, came True")
         with pytest.raises(ValueError, match=words):
             config.validate()
 

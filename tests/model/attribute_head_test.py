@@ -5,6 +5,8 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from model.attribute_head import AttributeHead, decode_attributes, encode_attributes
+from model.roi_sums import TYPICAL
+from tests import halves
 from tests.model import head_cases
 
 SETTINGS = {"num_attributes": 2, "hidden": 6, "num_dense": 1, "style": head_cases.PLAIN}
@@ -48,10 +50,11 @@ class AttributeHeadTest:
 
 class SumsTest:
     LOG_SUMS = np.random.default_rng(3).normal(size=(2, 5, 3)).astype(np.float32)
+    SUMS = TYPICAL * np.exp(LOG_SUMS)[:, :, np.newaxis]  # of all layers together
 
     def make(self, **changes):
         head = make(**{"proportional": True, **changes})
-        head(head_cases.pooled(), self.LOG_SUMS)
+        head(head_cases.pooled(), self.SUMS)
         return head
 
     @pytest.mark.parametrize(
@@ -66,7 +69,7 @@ class SumsTest:
         assert self.make(**changes).count_params() == parameters
 
     def test_begins_as_the_geometric_mean_of_the_sums(self):
-        values = self.make()(head_cases.pooled(), self.LOG_SUMS)
+        values = self.make()(head_cases.pooled(), self.SUMS)
         means = np.exp(self.LOG_SUMS.mean(axis=-1, keepdims=True))
         np.testing.assert_allclose(values, np.repeat(np.log1p(means), 2, axis=-1), atol=0.2)  # small kernels
 
@@ -80,18 +83,18 @@ class SumsTest:
         sums = np.exp(self.LOG_SUMS)
         first = np.log1p(3.0 * sums.prod(axis=-1) ** (1 / 3) * sums[..., 0])
         second = np.log1p(0.25 * sums[..., 2]) - 0.5
-        found = head(head_cases.pooled(), self.LOG_SUMS)
+        found = head(head_cases.pooled(), self.SUMS)
         np.testing.assert_allclose(found, np.stack([first, second], axis=-1), atol=1e-5)
 
     def test_dense_layers_read_them(self):
         head = self.make(proportional=False)
-        more = head(head_cases.pooled(), self.LOG_SUMS + 1.0)
-        assert np.abs(more - head(head_cases.pooled(), self.LOG_SUMS)).max() > 1e-3
+        more = head(head_cases.pooled(), 3.0 * self.SUMS)
+        assert np.abs(more - head(head_cases.pooled(), self.SUMS)).max() > 1e-3
 
     @pytest.mark.parametrize("log_sum", [-11.5, 60.0])
     def test_no_sum_and_a_huge_one_are_finite(self, log_sum):
         head = self.make()
-        values = head(head_cases.pooled(), np.full((2, 5, 3), log_sum, np.float32))
+        values = head(head_cases.pooled(), np.full((2, 5, 1, 3), TYPICAL * np.exp(log_sum), np.float32))
         np.testing.assert_allclose(values, np.full((2, 5, 2), max(log_sum, 0.0)), atol=1.0)
         assert np.all(np.isfinite(decode_attributes(values, "log")))
 
@@ -99,12 +102,12 @@ class SumsTest:
     def test_a_gradient_reaches_every_weight(self, proportional):
         head = self.make(proportional=proportional)
         with tf.GradientTape() as tape:
-            found = head(head_cases.pooled(), self.LOG_SUMS, training=True)
+            found = head(head_cases.pooled(), self.SUMS, training=True)
             total = tf.reduce_sum(found * np.random.default_rng(1).normal(size=found.shape))
         assert len(head.trainable_weights) == (7 if proportional else 4)
         assert all(np.any(gradient) for gradient in tape.gradient(total, head.trainable_weights))
 
-    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+    @pytest.mark.parametrize("policy", halves.POLICIES)
     def test_half_precision_adds_them_in_float32(self, policy):
         tf.keras.mixed_precision.set_global_policy(policy)
         try:
@@ -112,9 +115,34 @@ class SumsTest:
         finally:
             tf.keras.mixed_precision.set_global_policy("float32")
         head.set_weights([0 * weight for weight in head.get_weights()])
-        found = head(head_cases.pooled(), np.full((2, 5, 3), 19.123456, np.float32))
+        found = head(head_cases.pooled(), np.full((2, 5, 1, 3), TYPICAL * np.exp(19.123456), np.float32))
         assert found.dtype == tf.float32
         np.testing.assert_allclose(found, np.full((2, 5, 2), 19.123456), rtol=1e-6)
+
+    def test_hand_values_of_layers(self):
+        head = make(proportional=True, num_layers=4, num_attributes=1)
+        layers = np.random.default_rng(5).uniform(100.0, 1000.0, (2, 5, 4, 2)).astype(np.float32)
+        head(head_cases.pooled(), layers)
+        assert head.count_params() == (24 * 7 + 2) * 6 + 6 + 2 * (6 + 1) + 2 + 4
+        head.set_weights([0 * weight for weight in head.get_weights()])
+        sums = layers.sum(axis=2) / TYPICAL
+        np.testing.assert_allclose(
+            head(head_cases.pooled(), layers)[..., 0], np.log1p(np.sqrt(sums.prod(axis=-1))), rtol=1e-5
+        )
+        weights = np.float32([3.0, 0.0, 0.5, 1.0])
+        head.log_weights.assign(np.log(np.maximum(weights, 1e-30)))
+        sums = np.einsum("l,brlc->brc", weights, layers) / TYPICAL
+        np.testing.assert_allclose(
+            head(head_cases.pooled(), layers)[..., 0], np.log1p(np.sqrt(sums.prod(axis=-1))), rtol=1e-5
+        )
+
+    def test_layers_are_learnt(self):
+        head = make(proportional=True, num_layers=4)
+        layers = np.random.default_rng(6).uniform(100.0, 1000.0, (2, 5, 4, 3)).astype(np.float32)
+        with tf.GradientTape() as tape:
+            found = head(head_cases.pooled(), layers, training=True)
+            total = tf.reduce_sum(found * np.random.default_rng(1).normal(size=found.shape))
+        assert np.all(tape.gradient(total, head.log_weights))
 
     def test_variables_without_sums_are_those_of_before(self):
         head = make()

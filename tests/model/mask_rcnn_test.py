@@ -340,13 +340,17 @@ class LearningTest:
 class SumsTest:
     """A head that adds nothing to log(1 + sum) says what the objects' voxels sum up to."""
 
-    @pytest.fixture(name="summing", scope="class", params=["linear", "sinh"])
+    @pytest.fixture(name="summing", scope="class", params=[("linear", False), ("sinh", False), ("sinh", True)], ids=str)
     def fixture_summing(self, request):
         """A Config, its network with random weights, a batch, and what each of its voxels measured."""
         tf.keras.utils.set_random_seed(0)
+        kind, by_layer = request.param
         changes = {
             "data.attributes": ("energy",),
-            "model.attribute_head.sums": request.param,
+            "model.attribute_head.sums": kind,
+            "model.attribute_head.sums_by_layer": by_layer,
+            "input.flip_axes": (False, True, True),
+            "input.rotate_planes": (),
             "input.normalization": "dataset",
             "input.intensity_mean": (0.5,),
             "input.intensity_std": (2.0,),
@@ -356,8 +360,10 @@ class SumsTest:
         networks.randomize(model, seed=0)
         for layer in (model.attribute_head.values, model.attribute_head.factors, model.attribute_head.powers):
             layer.set_weights([0 * weight for weight in layer.get_weights()])
+        if by_layer:
+            model.attribute_head.log_weights.assign(tf.zeros_like(model.attribute_head.log_weights))
         volume = batch["volume"].numpy()
-        measured = {"linear": volume + 0.5 / 2.0, "sinh": np.sinh(2.0 * volume + 0.5)}[request.param]
+        measured = {"linear": volume + 0.5 / 2.0, "sinh": np.sinh(2.0 * volume + 0.5)}[kind]
         return types.SimpleNamespace(config=config, model=model, batch=batch, measured=measured)
 
     def test_attributes_are_the_sums_over_the_masks_that_are_found(self, summing):

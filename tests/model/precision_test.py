@@ -126,12 +126,12 @@ class PrecisionTest:
         _, model = half
         read = []
 
-        def log_sums(volume, boxes, masks, **kwargs):
+        def object_sums(volume, boxes, masks, **kwargs):
             read.append((volume, masks))
             return exact(volume, boxes, masks, **kwargs)
 
-        exact = roi_sums.log_sums
-        monkeypatch.setattr(roi_sums, "log_sums", log_sums)
+        exact = roi_sums.object_sums
+        monkeypatch.setattr(roi_sums, "object_sums", object_sums)
         model(world.batch["volume"])
         model.compute_losses(world.batch, SEED)
         assert len(read) == 2

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.roi_sums import MAX_SINH, SMALLEST, TYPICAL, log_sums, measured
+from model.roi_sums import MAX_SINH, SMALLEST, TYPICAL, logarithm, measured, object_sums
 from tests import reference
 
 SHAPE = (5, 7, 11)
@@ -23,7 +23,12 @@ def boxes_of(seed, num=3):
     return reference.random_boxes(np.random.default_rng(seed), 2 * num, SHAPE).reshape(2, num, 6)
 
 
-class LogSumsTest:
+def log_sums(*inputs, **kwargs):
+    """[B, R, C] float32, of all layers."""
+    return logarithm(object_sums(*inputs, **kwargs)[:, :, 0])
+
+
+class ObjectSumsTest:
     def test_hand_values(self):
         # Two rows of voxels 1..11; the box holds 3 to 6 of both, the mask all of the first and half of the second.
         volume = np.zeros((1, *SHAPE, 1), np.float32)
@@ -107,6 +112,43 @@ class LogSumsTest:
         inputs = volume_of(14), boxes_of(15), masks_of(16)
         found = compiled(*inputs)
         np.testing.assert_allclose(found, log_sums(*inputs, kind=kind, intensity=SCALE), atol=1e-5)
+
+
+class LayersTest:
+    def test_hand_values(self):
+        # Bins along z of a box from 1 to 4 are 0.75 voxels long: their middles are 1.375, 2.125, 2.875, 3.625.
+        volume = np.zeros((1, *SHAPE, 1), np.float32)
+        volume[0, :, 2, 3, 0] = [1.0, 10.0, 100.0, 1000.0, 1e4]
+        masks = np.float32([1.0, 0.5, 1.0, 1.0]).reshape(1, 1, 4, 1, 1)
+        boxes = tf.constant([[[1.0, 2, 3, 4, 3, 4]]])
+        found = object_sums(volume, boxes, masks, kind="linear", intensity=None, by_layer=True)
+        bins = [7.5, 0.5 * (2.5 + 50.0), 50.0 + 250.0, 750.0]
+        np.testing.assert_allclose(found[0, 0, :, 0], [0.0, bins[0], bins[1] + bins[2], bins[3], 0.0], rtol=1e-5)
+
+    def test_equals_reference(self):
+        volume, boxes, masks = volume_of(19), boxes_of(20), masks_of(21)
+        bins = masks[..., np.newaxis] * reference.roi_sum3d(volume, boxes, output_size=SIZE)
+        expected = np.zeros((2, 3, SHAPE[0], 2))
+        for image, roi, k in np.ndindex(2, 3, SIZE[0]):
+            start, end = boxes[image, roi, [0, 3]]
+            layer = int(np.clip(np.floor(start + (k + 0.5) * (end - start) / SIZE[0]), 0, SHAPE[0] - 1))
+            expected[image, roi, layer] += bins[image, roi, k].sum(axis=(0, 1))
+        found = object_sums(volume, boxes, masks, kind="linear", intensity=None, by_layer=True)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_layers_add_up_to_the_whole_also_of_boxes_of_any_place(self, kind):
+        volume, masks = volume_of(22), masks_of(23, num=5)
+        boxes = np.tile(
+            np.float32([[-9, -9, -9, 20, 20, 20], [1, 2, 3, 4, 5, 6], [0] * 6, [np.nan] * 6, [90] * 6]), (2, 1, 1)
+        )
+        layers = object_sums(volume, boxes, masks, kind=kind, intensity=SCALE, by_layer=True)
+        whole = object_sums(volume, boxes, masks, kind=kind, intensity=SCALE)
+        assert layers.shape == (2, 5, SHAPE[0], 2)
+        assert whole.shape == (2, 5, 1, 2)
+        np.testing.assert_allclose(tf.reduce_sum(layers, axis=2), whole[:, :, 0], rtol=1e-4, atol=1e-4)
+        assert np.any(whole[:, 1])
+        assert not np.any(whole[:, 2:])
 
 
 class MeasuredTest:

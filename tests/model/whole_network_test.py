@@ -85,6 +85,13 @@ CHANGES = {
             "model.attribute_head.sums": "sinh",
             "input.normalization": "none",
         },
+        "sums by layer": {
+            "data.attributes": ("volume", "unknown"),
+            "model.attribute_head.sums": "linear",
+            "model.attribute_head.sums_by_layer": True,
+            "input.flip_axes": (False, True, True),
+            "input.rotate_planes": ((1, 2),),
+        },
         "all": {"data.attributes": ("volume", "unknown"), "model.keypoint_head.enabled": True},
         # Untrained proposals overlap little.
         "no truths as rois": {
