@@ -217,8 +217,8 @@ class AttributeHead:
     # intensities; sinh: of their sinh, where an asinh was stored; both as before an input.normalization that is the
     # same for all volumes. On the scale log it adds a factor times the sum, which is what an energy is.
     sums: str = "none"
-    # Sums weigh every layer along z by a factor that is learnt, as a calorimeter needs whose layers differ. Layers are
-    # counted from the front of the patch, which therefore has to hold the whole depth of a volume.
+    # The head also reads which share of its sum an object left in every layer along z, as a calorimeter needs whose
+    # layers differ. They are counted from the front of the patch, which therefore has to hold the whole depth.
     sums_by_layer: bool = False
 
     def validate(self):

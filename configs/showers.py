@@ -55,7 +55,7 @@ def get_config():
     config.model.mask_head.fine_channels = 16  # a cell belongs to a shower or not by what it measured itself
     config.model.attribute_head.loss = "linex"
     config.model.attribute_head.sums = "sinh"  # an energy is the sum of what the cells measured
-    config.model.attribute_head.sums_by_layer = True  # of thick layers, which absorb more beside it, more
+    config.model.attribute_head.sums_by_layer = True  # thick layers measure less of an energy
     # Tracks are hard to propose beside the other losses, and easy alone.
     config.train.stages = (
         train_schema.Stage("proposals", 1600, 2e-3, learns=("rpn",)),

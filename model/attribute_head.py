@@ -17,11 +17,11 @@ class AttributeHead(tf.keras.layers.Layer):
     Where sums over the object are known (model/roi_sums.py), the dense layers read their logarithms, too. With
     `proportional` numbers are learnt as log(1 + value), and the head adds log(1 + factor * sum): of a value that grows
     as the sum does a factor is left to learn. The sum of c of them is their geometric mean, times powers of them that
-    are learnt and begin as 0. With `num_layers` it is given the sums of every layer along z, and adds them up by
-    weights that are learnt, and begin as 1: a thick layer of a sampling calorimeter stands for more than a thin one.
+    are learnt and begin as 0. Of sums by layer along z the dense layers read which share each layer has, too: what a
+    sampling calorimeter measures of an energy depends on how deep it is left, and that on what the particle is.
     """
 
-    def __init__(self, *, num_attributes, hidden, num_dense, style, proportional=False, num_layers=0, **kwargs):
+    def __init__(self, *, num_attributes, hidden, num_dense, style, proportional=False, **kwargs):
         """Makes the layers.
 
         Args:
@@ -30,27 +30,17 @@ class AttributeHead(tf.keras.layers.Layer):
           num_dense: how many of them.
           style: activation, initializer.
           proportional: whether a factor times the sum is added; it is called with sums then.
-          num_layers: L, of which the sums are weighted; 0 where it is given whole sums, or none.
           **kwargs: to the layer.
         """
         super().__init__(**kwargs)
         self.dense = DenseTower(hidden=hidden, num_dense=num_dense, style=style, name="dense")
         self.values = _outputs(num_attributes, "values")
-        self.num_layers, self.log_weights = num_layers, None
         self.factors = self.powers = None
         if proportional:
             self.factors = _outputs(num_attributes, "factors")
             self.powers = tf.keras.layers.Dense(
                 num_attributes, use_bias=False, kernel_initializer="zeros", dtype=tf.float32, name="powers"
             )
-
-    def build(self, input_shape):
-        """Makes the weights of layers."""
-        if self.num_layers:
-            # Of half precision they would be known to a percent.
-            whole = {"dtype": tf.float32, "experimental_autocast": False}
-            self.log_weights = self.add_weight("log_weights", [self.num_layers], initializer="zeros", **whole)
-        super().build(input_shape)
 
     def call(self, pooled, sums=None, training=False):
         """Values of rois.
@@ -65,8 +55,10 @@ class AttributeHead(tf.keras.layers.Layer):
         """
         x = tf.reshape(pooled, [-1, pooled.shape[1], math.prod(pooled.shape[2:])])
         if sums is not None:
-            log_sums = self._log_sums(sums)
-            x = tf.concat([x, tf.cast(log_sums, x.dtype)], axis=-1)
+            totals = tf.reduce_sum(sums, axis=2)
+            log_sums = roi_sums.logarithm(totals)
+            read = [log_sums] if sums.shape[2] == 1 else [log_sums, _shares(sums, totals)]
+            x = tf.concat([x, *(tf.cast(values, x.dtype) for values in read)], axis=-1)
         x = self.dense(x, training=training)
         if not self.factors:
             return self.values(x)
@@ -74,11 +66,11 @@ class AttributeHead(tf.keras.layers.Layer):
         log_products = tf.reduce_mean(log_sums, axis=-1, keepdims=True) + self.powers(log_sums) + self.factors(x)
         return self.values(x) + tf.math.softplus(log_products)
 
-    def _log_sums(self, sums):
-        """Logarithms [B, R, c] float32 of the weighted sums of layers [B, R, L, c]."""
-        if self.num_layers:
-            sums *= tf.exp(self.log_weights)[:, tf.newaxis]
-        return roi_sums.logarithm(tf.reduce_sum(sums, axis=2))
+
+def _shares(sums, totals):
+    """[B, R, L c] float32 in [-1, 1]: sums of layers [B, R, L, c] over those of all, [B, R, c]."""
+    shares = tf.clip_by_value(sums / tf.maximum(totals, roi_sums.SMALLEST)[:, :, tf.newaxis], -1.0, 1.0)
+    return tf.reshape(shares, [-1, sums.shape[1], math.prod(sums.shape[2:])])
 
 
 def _outputs(num_attributes, name):

@@ -99,7 +99,7 @@ class MaskRCNN(tf.keras.Model):
                 style=roi_heads.style_of_heads(style),
                 name="segmentation",
             )
-        heads = roi_heads.make(config, num_classes, num_attributes, num_keypoints, self.patch_size[0])
+        heads = roi_heads.make(config, num_classes, num_attributes, num_keypoints)
         self.box_heads, self.mask_head, self.attribute_head, self.keypoint_head = heads
         weights = config.box_head.delta_weights
         self.delta_weights = [cascade.stage_weights(weights, stage) for stage in range(len(self.box_heads))]

@@ -9,7 +9,7 @@ from model.mask_head import MaskHead
 from ops import keypoints
 
 
-def make(config, num_classes, num_attributes, num_keypoints, num_layers):
+def make(config, num_classes, num_attributes, num_keypoints):
     """Makes the heads.
 
     Args:
@@ -17,7 +17,6 @@ def make(config, num_classes, num_attributes, num_keypoints, num_layers):
       num_classes: K, without background.
       num_attributes: T; 0 for no attribute head.
       num_keypoints: N, landmarks that the data gives; 0 for those derived from masks.
-      num_layers: of a patch, along z.
 
     Returns:
       list of BoxHead, one for each stage of a cascade; MaskHead; AttributeHead or None; KeypointHead or None.
@@ -40,7 +39,6 @@ def make(config, num_classes, num_attributes, num_keypoints, num_layers):
             hidden=attribute.hidden,
             num_dense=attribute.num_dense,
             proportional=attribute.sums != "none" and attribute.scale == "log",
-            num_layers=num_layers if attribute.sums_by_layer else 0,
             style=style,
             name="attribute_head",
         )

@@ -9,7 +9,7 @@ _BREAKS = (
     (re.compile(r"(box_heads/\d+|attribute_head)/dense/layers/0/0/kernel"), "box_head", "roi_size"),
     (re.compile(r"attribute_head/values/(kernel|bias)"), "attribute_head", "scale"),
     (
-        re.compile(r"attribute_head/((values|factors)/(kernel|bias)|powers/kernel|log_weights)"),
+        re.compile(r"attribute_head/((values|factors)/(kernel|bias)|powers/kernel)"),
         "attribute_head",
         "sums",
     ),

@@ -5,8 +5,8 @@ import tensorflow_addons as tfa
 
 from training import schedules
 
-# Parts of the names of variables that are not decayed: biases, scales and offsets, and logarithms of weights.
-UNDECAYED = ("bias", "gamma", "beta", "alpha", "log_weights")
+# Parts of the names of variables that are not decayed: biases, scales and offsets.
+UNDECAYED = ("bias", "gamma", "beta", "alpha")
 
 
 class AdamW(tf.keras.optimizers.AdamW):

@@ -119,30 +119,27 @@ class SumsTest:
         assert found.dtype == tf.float32
         np.testing.assert_allclose(found, np.full((2, 5, 2), 19.123456), rtol=1e-6)
 
-    def test_hand_values_of_layers(self):
-        head = make(proportional=True, num_layers=4, num_attributes=1)
+    def test_layers_add_up_and_dense_layers_read_their_shares(self):
+        head = make(proportional=True, num_attributes=1, num_dense=0)
         layers = np.random.default_rng(5).uniform(100.0, 1000.0, (2, 5, 4, 2)).astype(np.float32)
         head(head_cases.pooled(), layers)
-        assert head.count_params() == (24 * 7 + 2) * 6 + 6 + 2 * (6 + 1) + 2 + 4
+        values, factors = head.values.kernel.shape[0], head.factors.kernel.shape[0]
+        assert values == factors == 24 * 7 + 2 + 4 * 2
+        kernel = np.zeros((values, 1), np.float32)
+        kernel[-8:, 0] = np.arange(8.0)  # of the shares, layer by layer, and of both sums in each
         head.set_weights([0 * weight for weight in head.get_weights()])
-        sums = layers.sum(axis=2) / TYPICAL
-        np.testing.assert_allclose(
-            head(head_cases.pooled(), layers)[..., 0], np.log1p(np.sqrt(sums.prod(axis=-1))), rtol=1e-5
-        )
-        weights = np.float32([3.0, 0.0, 0.5, 1.0])
-        head.log_weights.assign(np.log(np.maximum(weights, 1e-30)))
-        sums = np.einsum("l,brlc->brc", weights, layers) / TYPICAL
-        np.testing.assert_allclose(
-            head(head_cases.pooled(), layers)[..., 0], np.log1p(np.sqrt(sums.prod(axis=-1))), rtol=1e-5
-        )
+        head.values.kernel.assign(kernel)
+        totals = layers.sum(axis=2)
+        shares = (layers / totals[:, :, np.newaxis]).reshape(2, 5, 8)
+        expected = np.log1p(np.sqrt((totals / TYPICAL).prod(axis=-1))) + shares @ np.arange(8.0)
+        np.testing.assert_allclose(head(head_cases.pooled(), layers)[..., 0], expected, rtol=1e-5)
 
-    def test_layers_are_learnt(self):
-        head = make(proportional=True, num_layers=4)
-        layers = np.random.default_rng(6).uniform(100.0, 1000.0, (2, 5, 4, 3)).astype(np.float32)
-        with tf.GradientTape() as tape:
-            found = head(head_cases.pooled(), layers, training=True)
-            total = tf.reduce_sum(found * np.random.default_rng(1).normal(size=found.shape))
-        assert np.all(tape.gradient(total, head.log_weights))
+    def test_shares_of_nothing_and_of_less_are_bounded(self):
+        head = make(proportional=True)
+        for value in (0.0, -1e6, 1e30):
+            layers = np.full((2, 5, 4, 3), value, np.float32)
+            layers[:, :, 1] *= -1.0
+            assert np.all(np.isfinite(head(head_cases.pooled(), layers)))
 
     def test_variables_without_sums_are_those_of_before(self):
         head = make()

@@ -360,8 +360,6 @@ class SumsTest:
         networks.randomize(model, seed=0)
         for layer in (model.attribute_head.values, model.attribute_head.factors, model.attribute_head.powers):
             layer.set_weights([0 * weight for weight in layer.get_weights()])
-        if by_layer:
-            model.attribute_head.log_weights.assign(tf.zeros_like(model.attribute_head.log_weights))
         volume = batch["volume"].numpy()
         measured = {"linear": volume + 0.5 / 2.0, "sinh": np.sinh(2.0 * volume + 0.5)}[kind]
         return types.SimpleNamespace(config=config, model=model, batch=batch, measured=measured)
