@@ -15,7 +15,6 @@ from data.errors import InputError
 from results import tasks
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-CPU_INFO = pathlib.Path("/proc/cpuinfo")  # of Linux
 SECONDS = "seconds.json"  # in a run's folder: what its training took so far, over all its starts
 
 
@@ -94,7 +93,7 @@ def hardware():
         names = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus]
         return ", ".join(f"{count} x {name}" for name, count in collections.Counter(names).items())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    info = CPU_INFO.read_text() if CPU_INFO.is_file() else ""
+    info = precision.cpu_info()
     lacks = "" if precision.computes_bfloat16(info) else " without AVX-512"
     return f"{_processor(info)}{lacks}, {cores} core{'s' if cores > 1 else ''}"
 

@@ -5,7 +5,6 @@ import pytest
 from training import precision
 
 needs_bfloat16 = pytest.mark.skipif(
-    not precision.computes_bfloat16(precision._cpu_info()), reason="layers compute bfloat16 in float32 without AVX-512"
+    not precision.computes_bfloat16(precision.cpu_info()), reason="layers compute bfloat16 in float32 without AVX-512"
 )
-BFLOAT16 = pytest.param("mixed_bfloat16", marks=needs_bfloat16)
-POLICIES = ["mixed_float16", BFLOAT16]
+POLICIES = ["mixed_float16", pytest.param("mixed_bfloat16", marks=needs_bfloat16)]

@@ -6,7 +6,7 @@ import sys
 
 import tensorflow as tf
 
-CPU_INFO = pathlib.Path("/proc/cpuinfo")
+CPU_INFO = pathlib.Path("/proc/cpuinfo")  # of Linux
 
 
 def of_this_machine(precision):
@@ -26,19 +26,20 @@ def of_this_machine(precision):
     """
     if precision != "mixed_bfloat16" or tf.config.get_visible_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return precision
-    if computes_bfloat16(_cpu_info()):
+    if computes_bfloat16(cpu_info()):
         return precision
     _warn("train.precision mixed_bfloat16: this processor has no AVX-512, layers compute in float32")
     return "float32"
 
 
-def computes_bfloat16(cpu_info):
-    """Whether the text of /proc/cpuinfo, "" where there is none, does not speak against bfloat16."""
-    flags = [line.partition(":")[2].split() for line in cpu_info.splitlines() if line.startswith("flags")]
-    return not flags or "avx512f" in flags[0]
+def computes_bfloat16(info):
+    """Whether `cpu_info` does not speak against bfloat16."""
+    flags = [line.partition(":")[2].split() for line in info.splitlines() if line.startswith("flags")]
+    return not flags or "avx512bw" in flags[0]
 
 
-def _cpu_info():
+def cpu_info():
+    """The text of /proc/cpuinfo, "" where there is none."""
     return CPU_INFO.read_text() if CPU_INFO.exists() else ""
 
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from data.errors import InputError
 from results import running, tasks
+from training import precision
 
 
 class Commands:
@@ -37,13 +38,13 @@ class HardwareTest:
     )
     def test_processor_and_the_cores_that_may_be_used(self, tmp_path, monkeypatch, cores, expected):
         (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n\nprocessor\t: 1\n")
-        monkeypatch.setattr(running, "CPU_INFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "cpuinfo")
         monkeypatch.setattr(running.os, "sched_getaffinity", lambda process: cores, raising=False)
         assert running.hardware() == expected
 
     def test_what_computes_bfloat16_in_float32_is_told_apart(self, tmp_path, monkeypatch):
         (tmp_path / "cpuinfo").write_text("model name\t: Some CPU\nflags\t\t: avx avx2\n")
-        monkeypatch.setattr(running, "CPU_INFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "cpuinfo")
         monkeypatch.setattr(running.os, "sched_getaffinity", lambda process: {0}, raising=False)
         assert running.hardware() == "Some CPU without AVX-512, 1 core"
 
@@ -53,7 +54,7 @@ class HardwareTest:
         assert running.hardware() == "2 x Some GPU"
 
     def test_where_there_is_no_such_file(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(running, "CPU_INFO", tmp_path / "none")
+        monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "none")
         monkeypatch.setattr(running.platform, "processor", lambda: "")
         monkeypatch.setattr(running.platform, "machine", lambda: "arm64")
         assert running.hardware().startswith("arm64, ")

@@ -5,7 +5,7 @@ from tests import tiny
 from training import precision, restore
 
 AVX2 = "processor\t: 0\nflags\t\t: fpu sse4_2 avx avx2 fma\n\nprocessor\t: 1\nflags\t\t: fpu sse4_2 avx avx2 fma\n"
-AVX512 = "processor\t: 0\nflags\t\t: fpu sse4_2 avx avx2 fma avx512f avx512_bf16\n"
+AVX512 = "processor\t: 0\nflags\t\t: fpu sse4_2 avx avx2 fma avx512f avx512bw avx512_bf16\n"
 ARM = "processor\t: 0\nFeatures\t: fp asimd bf16\n"
 LINE = "warning: train.precision mixed_bfloat16: this processor has no AVX-512, layers compute in float32\n"
 
