@@ -17,11 +17,12 @@ class AttributeHead(tf.keras.layers.Layer):
     Where sums over the object are known (model/roi_sums.py), the dense layers read their logarithms, too. With
     `proportional` numbers are learnt as log(1 + value), and the head adds log(1 + factor * sum): of a value that grows
     as the sum does a factor is left to learn. The sum of c of them is their geometric mean, times powers of them that
-    are learnt and begin as 0. Of sums by layer along z the dense layers read which share each layer has, too: what a
-    sampling calorimeter measures of an energy depends on how deep it is left, and that on what the particle is.
+    are learnt and begin as 0. With `by_layer` it is given the sums of every layer along z, and dense layers of its own
+    read which share each of them has, which would drown in the features of the roi: how much a sampling calorimeter
+    measures of an energy depends on how deep it is left, and on what the particle is.
     """
 
-    def __init__(self, *, num_attributes, hidden, num_dense, style, proportional=False, **kwargs):
+    def __init__(self, *, num_attributes, hidden, num_dense, style, proportional=False, by_layer=False, **kwargs):
         """Makes the layers.
 
         Args:
@@ -30,10 +31,12 @@ class AttributeHead(tf.keras.layers.Layer):
           num_dense: how many of them.
           style: activation, initializer.
           proportional: whether a factor times the sum is added; it is called with sums then.
+          by_layer: whether these are of layers.
           **kwargs: to the layer.
         """
         super().__init__(**kwargs)
         self.dense = DenseTower(hidden=hidden, num_dense=num_dense, style=style, name="dense")
+        self.layers = DenseTower(hidden=hidden, num_dense=num_dense, style=style, name="layers") if by_layer else None
         self.values = _outputs(num_attributes, "values")
         self.factors = self.powers = None
         if proportional:
@@ -57,9 +60,10 @@ class AttributeHead(tf.keras.layers.Layer):
         if sums is not None:
             totals = tf.reduce_sum(sums, axis=2)
             log_sums = roi_sums.logarithm(totals)
-            read = [log_sums] if sums.shape[2] == 1 else [log_sums, _shares(sums, totals)]
-            x = tf.concat([x, *(tf.cast(values, x.dtype) for values in read)], axis=-1)
+            x = tf.concat([x, tf.cast(log_sums, x.dtype)], axis=-1)
         x = self.dense(x, training=training)
+        if self.layers:
+            x = tf.concat([x, self.layers(_profile(sums, totals), training=training)], axis=-1)
         if not self.factors:
             return self.values(x)
         # In float32, which tells a thousandth of the sum; x may be of half precision.
@@ -67,10 +71,15 @@ class AttributeHead(tf.keras.layers.Layer):
         return self.values(x) + tf.math.softplus(log_products)
 
 
-def _shares(sums, totals):
-    """[B, R, L c] float32 in [-1, 1]: sums of layers [B, R, L, c] over those of all, [B, R, c]."""
+def _profile(sums, totals):
+    """[B, R, L c] float32 in [-L, L]: sums of layers [B, R, L, c] over their mean, 1 if all have as much.
+
+    Args:
+      sums: of layers.
+      totals: [B, R, c], of all of them.
+    """
     shares = tf.clip_by_value(sums / tf.maximum(totals, roi_sums.SMALLEST)[:, :, tf.newaxis], -1.0, 1.0)
-    return tf.reshape(shares, [-1, sums.shape[1], math.prod(sums.shape[2:])])
+    return tf.reshape(sums.shape[2] * shares, [-1, sums.shape[1], math.prod(sums.shape[2:])])
 
 
 def _outputs(num_attributes, name):

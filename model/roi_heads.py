@@ -39,6 +39,7 @@ def make(config, num_classes, num_attributes, num_keypoints):
             hidden=attribute.hidden,
             num_dense=attribute.num_dense,
             proportional=attribute.sums != "none" and attribute.scale == "log",
+            by_layer=attribute.sums_by_layer,
             style=style,
             name="attribute_head",
         )

@@ -8,7 +8,7 @@ _BREAKS = (
     (re.compile(r"rpn_head/objectness/(kernel|bias)"), "rpn", "objectness"),
     (re.compile(r"(box_heads/\d+|attribute_head)/dense/layers/0/0/kernel"), "box_head", "roi_size"),
     (re.compile(r"attribute_head/values/(kernel|bias)"), "attribute_head", "scale"),
-    (re.compile(r"attribute_head/((values|factors)/(kernel|bias)|powers/kernel)"), "attribute_head", "sums"),
+    (re.compile(r"attribute_head/((values|factors)/(kernel|bias)|powers/kernel|layers/.*)"), "attribute_head", "sums"),
 )
 # The same of a head that has no dense layers before its outputs.
 _BREAKS_WITHOUT_DENSE = (

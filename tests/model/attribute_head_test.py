@@ -120,7 +120,7 @@ class SumsTest:
         np.testing.assert_allclose(found, np.full((2, 5, 2), 19.123456), rtol=1e-6)
 
     def test_layers_add_up_and_dense_layers_read_their_shares(self):
-        head = make(proportional=True, num_attributes=1, num_dense=0)
+        head = make(proportional=True, by_layer=True, num_attributes=1, num_dense=0)
         layers = np.random.default_rng(5).uniform(100.0, 1000.0, (2, 5, 4, 2)).astype(np.float32)
         head(head_cases.pooled(), layers)
         values, factors = head.values.kernel.shape[0], head.factors.kernel.shape[0]
@@ -130,12 +130,21 @@ class SumsTest:
         head.set_weights([0 * weight for weight in head.get_weights()])
         head.values.kernel.assign(kernel)
         totals = layers.sum(axis=2)
-        shares = (layers / totals[:, :, np.newaxis]).reshape(2, 5, 8)
+        shares = (layers / layers.mean(axis=2, keepdims=True)).reshape(2, 5, 8)
         expected = np.log1p(np.sqrt((totals / TYPICAL).prod(axis=-1))) + shares @ np.arange(8.0)
         np.testing.assert_allclose(head(head_cases.pooled(), layers)[..., 0], expected, rtol=1e-5)
 
+    def test_layers_have_dense_layers_of_their_own(self):
+        head = make(proportional=True, by_layer=True)
+        layers = np.random.default_rng(6).uniform(100.0, 1000.0, (2, 5, 4, 3)).astype(np.float32)
+        with tf.GradientTape() as tape:
+            found = head(head_cases.pooled(), layers, training=True)
+            total = tf.reduce_sum(found * np.random.default_rng(1).normal(size=found.shape))
+        assert head.count_params() == (24 * 7 + 3) * 6 + 6 + (4 * 3) * 6 + 6 + 2 * (12 * 2 + 2) + 3 * 2
+        assert all(np.any(gradient) for gradient in tape.gradient(total, head.trainable_weights))
+
     def test_shares_of_nothing_and_of_less_are_bounded(self):
-        head = make(proportional=True)
+        head = make(proportional=True, by_layer=True)
         for value in (0.0, -1e6, 1e30):
             layers = np.full((2, 5, 4, 3), value, np.float32)
             layers[:, :, 1] *= -1.0
