@@ -61,7 +61,8 @@ def get_config():
         train_schema.Stage("proposals", 1600, 2e-3, learns=("rpn",)),
         train_schema.Stage("segmentation", 2000, 1.5e-3, learns=("rpn", "segmentation")),
         train_schema.Stage("joint", 2800, 1e-3),
-        train_schema.Stage("slower", 600, 5e-4),
+        # Of masks that do not change any more.
+        train_schema.Stage("energies", 1000, 1e-3, learns=("heads",), trainable=("attribute_head",)),
     )
     config.train.batch_size = 1
     config.train.loss_weights.segmentation = config.train.loss_weights.segmentation_dice = 2.0  # masks read it
