@@ -218,7 +218,8 @@ class AttributeHead:
     # same for all volumes. On the scale log it adds a factor times the sum, which is what an energy is.
     sums: str = "none"
     # The head also reads which share of its sum an object left in every layer along z, as a calorimeter needs whose
-    # layers differ. They are counted from the front of the patch, which therefore has to hold the whole depth.
+    # layers differ. They are counted from the front of the patch, which therefore has to hold the whole depth, and
+    # which affine and elastic augmentation would move.
     sums_by_layer: bool = False
 
     def validate(self):

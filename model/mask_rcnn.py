@@ -336,10 +336,8 @@ class MaskRCNN(tf.keras.Model):
         """Attributes [B, R, T] in the learnt scale, of boxes [B, R, 6] with masks [B, R, M, M, M] over windows."""
         head, sums = self.config.attribute_head, None
         if head.sums != "none":
-            by_layer = head.sums_by_layer
-            sums = roi_sums.object_sums(
-                seen.volume, windows, masks, kind=head.sums, intensity=self.intensity, by_layer=by_layer
-            )
+            own = {"kind": head.sums, "by_layer": head.sums_by_layer, "intensity": self.intensity}
+            sums = roi_sums.object_sums(seen.volume, windows, masks, **own)
         return self.attribute_head(self._pool(seen, boxes, self.config.box_head.roi_size), sums, training=training)
 
     def _true_keypoints(self, batch):

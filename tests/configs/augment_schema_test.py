@@ -9,9 +9,11 @@ PATCH = (96, 64, 48)
 
 
 class AugmentTest:
-    def test_defaults_are_valid(self):
-        augment_schema.Augment().validate(PATCH)
-        augment_schema.Augment().validate((8, 16, 24))
+    @pytest.mark.parametrize("patch", [PATCH, (8, 16, 24)])
+    def test_defaults_are_valid_and_stay_as_they_are(self, patch):
+        settings = augment_schema.Augment()
+        settings.validate(patch)
+        assert settings == augment_schema.Augment()
 
     def test_a_misspelt_field_is_an_error(self):
         with pytest.raises(AttributeError):

@@ -34,5 +34,7 @@ class HitsTest:
         with pytest.raises(ValueError, match=words):
             Hits(**{"shape": SHAPE, **changes}).validate()
 
-    def test_defaults_make_sense(self):
-        Hits().validate()
+    def test_defaults_make_sense_and_stay_as_they_are(self):
+        settings = Hits()
+        settings.validate()
+        assert settings == Hits()
