@@ -90,7 +90,7 @@ CHANGES = {
             "model.attribute_head.sums": "linear",
             "model.attribute_head.sums_by_layer": True,
             "input.flip_axes": (False, True, True),
-            "input.rotate_planes": ((1, 2),),
+            "input.rotate_planes": (),
         },
         "all": {"data.attributes": ("volume", "unknown"), "model.keypoint_head.enabled": True},
         # Untrained proposals overlap little.
