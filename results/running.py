@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -101,7 +102,7 @@ def hardware():
 def _processor(info):
     for line in info.splitlines():
         if line.startswith("model name"):
-            return line.partition(":")[2].strip()
+            return re.sub(r"\((R|TM)\)| Processor$", "", line.partition(":")[2].strip())
     return platform.processor() or platform.machine()
 
 

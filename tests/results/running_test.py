@@ -48,6 +48,15 @@ class HardwareTest:
         monkeypatch.setattr(running.os, "sched_getaffinity", lambda process: {0}, raising=False)
         assert running.hardware() == "Some CPU without AVX-512, 1 core"
 
+    @pytest.mark.parametrize(
+        ("name", "expected"), [("Intel(R) Xeon(R) Processor", "Intel Xeon"), ("AMD EPYC 9B14", "AMD EPYC 9B14")]
+    )
+    def test_a_processor_is_named_without_signs(self, name, expected, tmp_path, monkeypatch):
+        (tmp_path / "cpuinfo").write_text(f"model name\t: {name}\nflags\t\t: avx512bw\n")
+        monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr(running.os, "sched_getaffinity", lambda process: {0}, raising=False)
+        assert running.hardware() == f"{expected}, 1 core"
+
     def test_gpus_go_before(self, monkeypatch):
         monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a", "b"] if kind == "GPU" else ["c"])
         monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": "Some GPU"})
