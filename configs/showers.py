@@ -20,7 +20,7 @@ def get_config():
     config.data.classes = ("photon", "pion", "muon")
     config.data.attributes = ("energy",)
     config.data.min_voxels = 3
-    config.data.synthetic = synthetic_schema.Synthetic(shape=(48, 64, 64), count=(2, 5), num_train=1000, num_test=4)
+    config.data.synthetic = synthetic_schema.Synthetic(shape=(48, 64, 64), count=(2, 5), num_train=2000, num_test=4)
     config.data.synthetic.showers.readout = "asinh"
     config.input.patch_size = (48, 64, 64)
     config.input.flip_axes = (False, True, True)  # particles come from the front
@@ -55,12 +55,14 @@ def get_config():
     config.model.mask_head.fine_channels = 16  # a cell belongs to a shower or not by what it measured itself
     config.model.attribute_head.loss = "linex"
     config.model.attribute_head.sums = "sinh"  # an energy is the sum of what the cells measured
+    config.model.attribute_head.sums_by_layer = True  # how much of it they measure depends on the depth
     # Tracks are hard to propose beside the other losses, and easy alone.
     config.train.stages = (
         train_schema.Stage("proposals", 1600, 2e-3, learns=("rpn",)),
         train_schema.Stage("segmentation", 2500, 1.5e-3, learns=("rpn", "segmentation")),
         train_schema.Stage("joint", 4500, 1e-3),
         train_schema.Stage("slower", 1400, 5e-4),
+        train_schema.Stage("energies", 1500, 1e-3, learns=("heads",), trainable=("attribute_head",)),
     )
     config.train.batch_size = 1
     config.train.loss_weights.segmentation = config.train.loss_weights.segmentation_dice = 2.0  # masks read it
