@@ -304,7 +304,8 @@ class MaskRCNN(tf.keras.Model):
         if self.attribute_head:
             own = tf.sigmoid(select_class(logits, rois.class_ids))
             values = self._attributes(seen, rois.boxes, windows, own, training=True)
-            found |= losses.attribute_loss(values, batch["attributes"], rois, attribute_head=config.attribute_head)
+            shown = targets.with_masks(rois, own, masks, min_iou=config.attribute_head.min_mask_iou)
+            found |= losses.attribute_loss(values, batch["attributes"], shown, attribute_head=config.attribute_head)
         if self.keypoint_head:
             logits = self.keypoint_head(self._pool(seen, rois.boxes, config.keypoint_head.roi_size), training=True)
             found |= losses.keypoint_loss(logits, *self._true_keypoints(batch), rois)

@@ -164,6 +164,26 @@ def sample_rois(proposals, proposals_valid, boxes, class_ids, valid, *, rois, po
     return _roi_targets(drawn, rank > 0, matched, rank == 2, boxes, class_ids)
 
 
+def with_masks(rois, found, true, *, min_iou):
+    """Leaves rois their truth only where their masks show it, as an object is found by its mask.
+
+    Args:
+      rois: RoiTargets.
+      found: [B, R, M, M, M] float32 in [0, 1], the masks of the network.
+      true: [B, R, M, M, M] float32 in [0, 1], their targets, over the same windows.
+      min_iou: least IoU, of the bins above 1/2; two empty masks have any.
+
+    Returns:
+      RoiTargets, class_ids 0 and slots -1 where it is less.
+    """
+    axes = (2, 3, 4)
+    found, true = found > 0.5, true > 0.5
+    common = tf.reduce_sum(tf.cast(found & true, tf.float32), axes)
+    either = tf.reduce_sum(tf.cast(found | true, tf.float32), axes)
+    shows = common >= min_iou * either
+    return rois._replace(class_ids=tf.where(shows, rois.class_ids, 0), slots=tf.where(shows, rois.slots, -1))
+
+
 def assign_rois(rois, rois_valid, boxes, class_ids, valid, *, positive_iou):
     """Targets of all rois of a stage, for the later stages of a cascade (Cai & Vasconcelos 2018): nothing is drawn.
 

@@ -196,6 +196,8 @@ WRONG = [
     ("model.attribute_head.hidden", 0, ">= 1"),
     ("model.attribute_head.num_dense", -1, ">= 0"),
     ("model.attribute_head.beta", 0.0, "> 0"),
+    ("model.attribute_head.min_mask_iou", 1.1, "in [0, 1]"),
+    ("model.attribute_head.min_mask_iou", -0.1, "in [0, 1]"),
     ("model.keypoint_head.roi_size", (7, 7), TRIPLE),
     ("model.keypoint_head.channels", 0, ">= 1"),
     ("model.keypoint_head.num_convs", -1, ">= 0"),

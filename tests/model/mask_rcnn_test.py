@@ -389,3 +389,13 @@ class SumsTest:
         sums = (masks * bins[..., 0]).sum(axis=(2, 3, 4))
         np.testing.assert_allclose(np.expm1(values[..., 0]), np.maximum(sums, 0.01) / 1000, rtol=1e-3)
         assert set(rois.class_ids.numpy().ravel()) >= {1, 2}
+
+    def test_only_masks_that_show_their_truth_teach(self, summing, monkeypatch):
+        """Masks of random weights show no truth to the voxel."""
+        before = summing.model.compute_losses(summing.batch, SEED)
+        monkeypatch.setattr(summing.model.config.attribute_head, "min_mask_iou", 1.0)
+        after = summing.model.compute_losses(summing.batch, SEED)
+        assert before["attribute"].numpy().min() > 0
+        np.testing.assert_array_equal(after["attribute"], 0)
+        for name in before.keys() - {"attribute"}:
+            np.testing.assert_array_equal(after[name], before[name], err_msg=name)

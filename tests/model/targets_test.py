@@ -351,6 +351,49 @@ class HardNegativesTest:
         assert tape.gradient(total, scores) is None
 
 
+class WithMasksTest:
+    """Masks of (1, 2, 3) bins: the truth has four, of which the three rois show three and one more, two, and none."""
+
+    ROIS = targets.RoiTargets(
+        boxes=np.zeros((1, 3, 6), np.float32),
+        class_ids=np.int32([[2, 1, 2]]),
+        slots=np.int32([[0, 1, 2]]),
+        deltas=np.zeros((1, 3, 6), np.float32),
+        valid=np.array([[True, True, True]]),
+        matched_boxes=np.zeros((1, 3, 6), np.float32),
+    )
+    FOUND = np.float32([[[[[0.9, 0.6, 0.51], [0.1, 0.8, 0.5]]], [[[0.7, 0.7, 0], [0, 0, 0]]], [[[0] * 3] * 2]]])
+    TRUE = np.float32([[[[[1, 1, 1], [1, 0, 0.4]]]] * 3])
+
+    @pytest.mark.parametrize(
+        ("min_iou", "slots"),
+        [
+            (0.0, [0, 1, 2]),
+            (0.01, [0, 1, -1]),
+            (0.5, [0, 1, -1]),
+            (0.6, [0, -1, -1]),
+            (0.61, [-1] * 3),
+            (1.0, [-1] * 3),
+        ],
+    )
+    def test_hand_values(self, min_iou, slots):
+        """IoU 3/5, 2/4 and 0: a bin of 1/2 is not above it."""
+        shown = targets.with_masks(self.ROIS, self.FOUND, self.TRUE, min_iou=min_iou)
+        np.testing.assert_array_equal(shown.slots, [slots])
+        expected = np.where(np.array(slots) >= 0, self.ROIS.class_ids[0], 0)
+        np.testing.assert_array_equal(shown.class_ids, [expected])
+        assert all(shown[i] is self.ROIS[i] for i in (0, 3, 4, 5))
+
+    def test_two_empty_masks_show_the_same(self):
+        nothing = np.zeros_like(self.TRUE)
+        shown = targets.with_masks(self.ROIS, nothing, nothing, min_iou=1.0)
+        np.testing.assert_array_equal(shown.slots, self.ROIS.slots)
+
+    def test_of_no_roi(self):
+        none = targets.RoiTargets(*(field[:, :0] for field in self.ROIS))
+        assert targets.with_masks(none, self.FOUND[:, :0], self.TRUE[:, :0], min_iou=0.5).slots.shape == (1, 0)
+
+
 class SampleRoisTest:
     PROPOSALS = np.float32([[[4, 0, 0, 8, 6, 8], [0, 0, 2, 4, 6, 10], [0, 8, 8, 4, 14, 16], [0] * 6]])
     PROPOSALS_VALID = np.array([[True, True, True, False]])
