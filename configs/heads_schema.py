@@ -237,8 +237,7 @@ class AttributeHead:
         checks.require(self.hidden >= 1, "model.attribute_head.hidden", ">= 1", self.hidden)
         checks.require(self.num_dense >= 0, "model.attribute_head.num_dense", ">= 0", self.num_dense)
         checks.require(self.beta > 0, "model.attribute_head.beta", "> 0", self.beta)
-        is_share = 0 <= self.min_mask_iou <= 1
-        checks.require(is_share, "model.attribute_head.min_mask_iou", "in [0, 1]", self.min_mask_iou)
+        checks.share("model.attribute_head.min_mask_iou", self.min_mask_iou)
 
     def without_effect(self):
         """One line if beta was changed for a loss that has none."""

@@ -328,10 +328,11 @@ class Config:
     def without_effect(self):
         """One line for every setting that was changed and, as the others are, does nothing."""
         lines = self.model.without_effect() + self.train.without_effect()
-        if self.model.attribute_head.sums != "none" and not self.data.attributes:
-            lines.append(
-                f"model.attribute_head.sums {self.model.attribute_head.sums} has no effect without data.attributes"
-            )
+        head = self.model.attribute_head
+        for name, unset in (("sums", "none"), ("min_mask_iou", 0.0)):
+            value = getattr(head, name)
+            if value != unset and not self.data.attributes:
+                lines.append(f"model.attribute_head.{name} {value} has no effect without data.attributes")
         if self.data.keypoints and not self.model.keypoint_head.enabled:
             lines.append(f"data.keypoints {self.data.keypoints} have no effect without model.keypoint_head.enabled")
         return lines

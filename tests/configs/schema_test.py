@@ -196,8 +196,8 @@ WRONG = [
     ("model.attribute_head.hidden", 0, ">= 1"),
     ("model.attribute_head.num_dense", -1, ">= 0"),
     ("model.attribute_head.beta", 0.0, "> 0"),
-    ("model.attribute_head.min_mask_iou", 1.1, "in [0, 1]"),
-    ("model.attribute_head.min_mask_iou", -0.1, "in [0, 1]"),
+    ("model.attribute_head.min_mask_iou", 1.1, "a number in [0, 1]"),
+    ("model.attribute_head.min_mask_iou", -0.1, "a number in [0, 1]"),
     ("model.keypoint_head.roi_size", (7, 7), TRIPLE),
     ("model.keypoint_head.channels", 0, ">= 1"),
     ("model.keypoint_head.num_convs", -1, ">= 0"),
@@ -535,6 +535,11 @@ class WithoutEffectTest:
                 {"model.attribute_head.sums": "linear"},
                 ["model.attribute_head.sums linear has no effect without data.attributes"],
             ),
+            (
+                {"model.attribute_head.min_mask_iou": 0.5},
+                ["model.attribute_head.min_mask_iou 0.5 has no effect without data.attributes"],
+            ),
+            ({"model.attribute_head.min_mask_iou": 0.5, "data.attributes": ("energy",)}, []),
             ({"model.attribute_head.sums": "linear", "data.attributes": ("energy",)}, []),
             (
                 {"data.keypoints": ("tip", "root")},
