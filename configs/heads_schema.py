@@ -221,8 +221,6 @@ class AttributeHead:
     # layers differ. They are counted from the front of the patch, which therefore has to hold the whole depth, and
     # which affine and elastic augmentation would move.
     sums_by_layer: bool = False
-    # Only rois whose masks have this IoU with their truth, in bins, teach attributes: others may lie on two objects.
-    min_mask_iou: float = 0.0
 
     def validate(self):
         """Raises ValueError where sizes or names make no sense."""
@@ -237,7 +235,6 @@ class AttributeHead:
         checks.require(self.hidden >= 1, "model.attribute_head.hidden", ">= 1", self.hidden)
         checks.require(self.num_dense >= 0, "model.attribute_head.num_dense", ">= 0", self.num_dense)
         checks.require(self.beta > 0, "model.attribute_head.beta", "> 0", self.beta)
-        checks.share("model.attribute_head.min_mask_iou", self.min_mask_iou)
 
     def without_effect(self):
         """One line if beta was changed for a loss that has none."""

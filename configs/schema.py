@@ -288,7 +288,7 @@ class Config:
         self.model.validate_patch(self.input.patch_size)
         self._validate_recompute()
         self._validate_sums()
-        self._validate_segmentation()
+        self._validate_stages()
         return self
 
     def _validate_recompute(self):
@@ -318,21 +318,23 @@ class Config:
             expected = f"False with {what}, which moves layers along z"
             checks.require(not moved, "model.attribute_head.sums_by_layer", expected, True)
 
-    def _validate_segmentation(self):
-        """Raises ValueError where a stage would learn a segmentation that there is none of."""
+    def _validate_stages(self):
+        """Raises ValueError where a stage would learn what there is none of."""
+        needs = {
+            "segmentation": ("model.segmentation.channels", self.model.segmentation.channels > 0),
+            "attributes": ("data.attributes", len(self.data.attributes) > 0),
+        }
         for stage in self.train.as_stages():
-            learns = self.model.segmentation.channels > 0 or "segmentation" not in stage.learns
-            expected = "no segmentation without model.segmentation.channels"
-            checks.require(learns, f"train.stages {stage.name} learns", expected, stage.learns)
+            for kind, (what, is_there) in needs.items():
+                name = f"train.stages {stage.name} learns"
+                checks.require(is_there or kind not in stage.learns, name, f"no {kind} without {what}", stage.learns)
 
     def without_effect(self):
         """One line for every setting that was changed and, as the others are, does nothing."""
         lines = self.model.without_effect() + self.train.without_effect()
-        head = self.model.attribute_head
-        for name, unset in (("sums", "none"), ("min_mask_iou", 0.0)):
-            value = getattr(head, name)
-            if value != unset and not self.data.attributes:
-                lines.append(f"model.attribute_head.{name} {value} has no effect without data.attributes")
+        sums = self.model.attribute_head.sums
+        if sums != "none" and not self.data.attributes:
+            lines.append(f"model.attribute_head.sums {sums} has no effect without data.attributes")
         if self.data.keypoints and not self.model.keypoint_head.enabled:
             lines.append(f"data.keypoints {self.data.keypoints} have no effect without model.keypoint_head.enabled")
         return lines

@@ -46,7 +46,7 @@ class Stage:
     steps: int = 1000
     learning_rate: float = 1e-3  # at the peak; every stage has a warm-up and a decay of its own
     # Whose losses count: some of rpn, heads (and the segmentation, if there is one) and segmentation, or classifier
-    # (pre-training of the backbone).
+    # (pre-training of the backbone), or attributes (of what is found, by the attribute head) alone.
     learns: tuple = ("rpn", "heads")
     trainable: tuple = ("all",)  # patterns: all, heads (all but the backbone), 4+ (from C4 on), or parts of names
     proposals_of: str = ""  # an earlier stage whose network, as it was at its end, proposes the rois
@@ -59,10 +59,10 @@ class Stage:
         checks.require(self.steps >= 1, f"train.stages {self.name} steps", ">= 1", self.steps)
         checks.require(self.learning_rate > 0, f"train.stages {self.name} learning_rate", "> 0", self.learning_rate)
         checks.require(
-            tuple(self.learns) == ("classifier",)
+            tuple(self.learns) in (("classifier",), ("attributes",))
             or (len(self.learns) > 0 and set(self.learns) <= {"rpn", "heads", "segmentation"}),
             f"train.stages {self.name} learns",
-            "some of rpn, heads and segmentation, or classifier alone",
+            "some of rpn, heads and segmentation, or alone classifier or attributes",
             self.learns,
         )
         checks.require(

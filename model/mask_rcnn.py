@@ -16,6 +16,9 @@ from ops import boxes as box_ops
 from ops import keypoints
 from ops.roi_align3d import multilevel_roi_align3d, roi_align3d
 
+# From which IoU on an object counts as found: of its mask, as in evaluation, and of its box, which masks may leave.
+FOUND_MASK_IOU, FOUND_BOX_IOU = 0.5, 0.1
+
 
 class Seen(NamedTuple):
     """What the heads read of a volume.
@@ -158,8 +161,11 @@ class MaskRCNN(tf.keras.Model):
 
     def find(self, volume, training=False):
         """What `call` cuts its answers of: the same, but with boxes of the head, and masks over windows [B, D, 6]."""
-        config = self.config
         seen = self._look(volume, training)
+        return self._describe(seen, self._detect(seen, training), training)
+
+    def _detect(self, seen, training):
+        """Boxes, scores and class_ids of detections, and which are valid; see `detections.detect`."""
         rois, valid = self._propose(*self.rpn_head(seen.pyramid), training=False)
         stages = []
         for stage, head in enumerate(self.box_heads):
@@ -167,25 +173,24 @@ class MaskRCNN(tf.keras.Model):
                 rois = self._refine(deltas, rois, stages[-1], stage - 1)  # noqa: F821 from the stage before
             logits, deltas = head(self._pool_boxes(seen, rois), training=training)
             stages.append(logits)
-        found = detections.detect(
+        return detections.detect(
             cascade.mean_probabilities(stages),
             deltas,
             rois,
             valid,
             shape=self.patch_size,
             delta_weights=self.delta_weights[-1],
-            detections=config.detections,
+            detections=self.config.detections,
         )
-        return self._describe(seen, found, training)
 
     def _describe(self, seen, found, training):
         """Adds masks, attributes and landmarks to detections, and counts them."""
         config, boxes = self.config, found["boxes"]
         windows = self._windows(boxes)
-        logits = self._masks(seen, windows, training)
-        more = {"masks": tf.sigmoid(select_class(logits, found["class_ids"])), "windows": windows}
+        masks = tf.sigmoid(select_class(self._masks(seen, windows, training), found["class_ids"]))
+        more = {"masks": masks, "windows": windows}
         if self.attribute_head:
-            values = self._attributes(seen, boxes, windows, more["masks"], training)
+            values = self._attributes(seen, boxes, windows, masks, training)
             more["attributes"] = decode_attributes(values, config.attribute_head.scale)
         if self.keypoint_head:
             logits = self.keypoint_head(self._pool(seen, boxes, config.keypoint_head.roi_size), training=training)
@@ -205,7 +210,7 @@ class MaskRCNN(tf.keras.Model):
           seed: [2] int32, draws the anchors, rois and crops that train, or [B, 2]: a draw for each volume, which then
             does not depend on the others.
           learns: "rpn", "heads", which learn the segmentation, too, "segmentation" alone, or several of these, trained
-            jointly; or "classifier" alone.
+            jointly; or "classifier", or "attributes", those of what is found, alone.
           proposer: another MaskRCNN that proposes the rois in the place of this one.
 
         Returns:
@@ -214,6 +219,8 @@ class MaskRCNN(tf.keras.Model):
         found = {}
         if "classifier" in learns:
             found |= self.classifier.loss(self.backbone, batch, seed)
+        elif "attributes" in learns:
+            found |= self._found_attribute_loss(batch)
         else:
             seen = self._look(batch["volume"], training=True)
             if "rpn" in learns or ("heads" in learns and proposer is None):
@@ -234,7 +241,7 @@ class MaskRCNN(tf.keras.Model):
 
     def loss_names(self, learns=("rpn", "heads")):
         """Names of the losses that `compute_losses` gives, in their order."""
-        names = ["classifier"] if "classifier" in learns else []
+        names = [{"attributes": "attribute"}.get(kind, kind) for kind in learns if kind in ("classifier", "attributes")]
         if "rpn" in learns:
             names += ["rpn_class", "rpn_box"]
         if "heads" in learns:
@@ -304,12 +311,32 @@ class MaskRCNN(tf.keras.Model):
         if self.attribute_head:
             own = tf.sigmoid(select_class(logits, rois.class_ids))
             values = self._attributes(seen, rois.boxes, windows, own, training=True)
-            shown = targets.with_masks(rois, own, masks, min_iou=config.attribute_head.min_mask_iou)
-            found |= losses.attribute_loss(values, batch["attributes"], shown, attribute_head=config.attribute_head)
+            found |= losses.attribute_loss(values, batch["attributes"], rois, attribute_head=config.attribute_head)
         if self.keypoint_head:
             logits = self.keypoint_head(self._pool(seen, rois.boxes, config.keypoint_head.roi_size), training=True)
             found |= losses.keypoint_loss(logits, *self._true_keypoints(batch), rois)
         return found
+
+    def _found_attribute_loss(self, batch):
+        """Loss of the attributes as an answer tells them, of what it finds; the attribute head alone learns by it.
+
+        Rois are others than what is found: better placed, and of some objects there are many. Here an object is told of
+        once, and teaches as much as any other, whatever else is in its volume.
+        """
+        seen = self._look(batch["volume"], training=False)
+        seen = seen._replace(pyramid=[tf.stop_gradient(level) for level in seen.pyramid])
+        found = self._detect(seen, training=False)
+        best = {name: value[:, : self.config.rois.num_samples] for name, value in found.items()}
+        windows = self._windows(best["boxes"])
+        masks = tf.sigmoid(select_class(self._masks(seen, windows, training=False), best["class_ids"]))
+        truths = batch["boxes"], batch["class_ids"], batch["valid"]
+        rois = targets.assign_rois(best["boxes"], best["valid"], *truths, positive_iou=FOUND_BOX_IOU)
+        true = targets.roi_masks(batch["instance_ids"], rois._replace(boxes=windows), self.mask_size)
+        rois = targets.first_of_each(targets.with_masks(rois, masks, true, min_iou=FOUND_MASK_IOU))
+        values = self._attributes(seen, rois.boxes, windows, masks, training=True)
+        loss = losses.attribute_loss(values, batch["attributes"], rois, attribute_head=self.config.attribute_head)
+        share = tf.reduce_mean(tf.cast(rois.slots >= 0, tf.float32), axis=1)
+        return {name: share * value for name, value in loss.items()}
 
     def _pool_boxes(self, seen, boxes):
         """What the box heads read of rois [B, R, 6]: [B, R, z, y, x, C]."""

@@ -181,7 +181,26 @@ def with_masks(rois, found, true, *, min_iou):
     common = tf.reduce_sum(tf.cast(found & true, tf.float32), axes)
     either = tf.reduce_sum(tf.cast(found | true, tf.float32), axes)
     shows = common >= min_iou * either
-    return rois._replace(class_ids=tf.where(shows, rois.class_ids, 0), slots=tf.where(shows, rois.slots, -1))
+    return _only(rois, shows)
+
+
+def first_of_each(rois):
+    """Leaves a truth to the first roi alone that has it.
+
+    Args:
+      rois: RoiTargets, [B, R].
+
+    Returns:
+      RoiTargets, class_ids 0 and slots -1 of the others.
+    """
+    same = rois.slots[:, :, tf.newaxis] == rois.slots[:, tf.newaxis]
+    is_first = tf.argmax(same, axis=-1, output_type=tf.int32) == tf.range(rois.slots.shape[1])
+    return _only(rois, is_first)
+
+
+def _only(rois, chosen):
+    """Leaves a truth to the chosen rois, [B, R] bool."""
+    return rois._replace(class_ids=tf.where(chosen, rois.class_ids, 0), slots=tf.where(chosen, rois.slots, -1))
 
 
 def assign_rois(rois, rois_valid, boxes, class_ids, valid, *, positive_iou):

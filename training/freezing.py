@@ -18,6 +18,7 @@ REACHED = {
     "heads": r"^(backbone|fpn(?!/extra)|segmentation|box_head\d*|mask_head|attribute_head|keypoint_head)/",
     "segmentation": r"^(backbone|fpn/lateral\d+|fpn/smooth{finest}|segmentation)/",
     "classifier": r"^(backbone|classifier)/",
+    "attributes": r"^attribute_head/",
 }
 
 

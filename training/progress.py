@@ -24,19 +24,21 @@ class Progress(tf.Module):
             stale.assign(0)
         self.rate_factor.assign(1.0)
 
-    def evaluated(self, step, value, schedule):
+    def evaluated(self, step, value, schedule, ties=False):
         """Notes the metric of an evaluation.
 
         Args:
           step: after which it was made.
           value: of the metric, the higher the better, at least 0.
           schedule: the section `train.schedule`; with plateau the factor of the learning rate falls.
+          ties: whether what is as good as the best so far is the best.
 
         Returns:
           bool, whether it is the best so far.
         """
         self.last_step.assign(step)
-        is_best = value > float(self.best.numpy())
+        best = float(self.best.numpy())
+        is_best = value > best or (ties and value == best)
         if is_best:
             self.best.assign(value)
             self.best_step.assign(step)

@@ -113,13 +113,16 @@ class Run:
 
     def _wants_evaluation(self, step):
         every = self.config.train.evaluation.steps
-        is_due = every > 0 and step > 0 and (step % every == 0 or step == self.last_step) and self._learns_heads(step)
+        is_due = every > 0 and step > 0 and (step % every == 0 or step == self.last_step) and self._is_measured(step)
         return is_due and int(self.state.progress.last_step.numpy()) < step
 
-    def _learns_heads(self, step):
-        """Whether the stage that makes a step learns to detect: the metric of others stands still."""
+    def _is_measured(self, step):
+        """Whether the stage that makes a step learns what answers say: the metric of others stands still."""
+        return not {"heads", "attributes"}.isdisjoint(self._learns(step))
+
+    def _learns(self, step):
         stages_of = zip(self.config.train.as_stages(), self.stage_ends, strict=True)
-        return next(("heads" in stage.learns for stage, end in stages_of if step <= end), True)
+        return next((stage.learns for stage, end in stages_of if step <= end), ("heads",))
 
     def _evaluate(self, step):
         """Evaluates the mean weights, and keeps them if they are the best so far."""
@@ -131,7 +134,9 @@ class Run:
             value = strategies.sum_of_workers(self.strategy, value)
             if math.isnan(value):
                 return  # broken off; see `catch_up`
-            is_best = self.state.progress.evaluated(step, value, self.config.train.schedule)
+            # Where boxes and masks stand as they are, so does their metric, and the newest attributes are the best.
+            ties = "attributes" in self._learns(step)
+            is_best = self.state.progress.evaluated(step, value, self.config.train.schedule, ties=ties)
             if is_best:
                 checkpoints.save(self.best, step)
         if self.tracker:

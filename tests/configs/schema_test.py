@@ -196,8 +196,6 @@ WRONG = [
     ("model.attribute_head.hidden", 0, ">= 1"),
     ("model.attribute_head.num_dense", -1, ">= 0"),
     ("model.attribute_head.beta", 0.0, "> 0"),
-    ("model.attribute_head.min_mask_iou", 1.1, "a number in [0, 1]"),
-    ("model.attribute_head.min_mask_iou", -0.1, "a number in [0, 1]"),
     ("model.keypoint_head.roi_size", (7, 7), TRIPLE),
     ("model.keypoint_head.channels", 0, ">= 1"),
     ("model.keypoint_head.num_convs", -1, ">= 0"),
@@ -535,11 +533,6 @@ class WithoutEffectTest:
                 {"model.attribute_head.sums": "linear"},
                 ["model.attribute_head.sums linear has no effect without data.attributes"],
             ),
-            (
-                {"model.attribute_head.min_mask_iou": 0.5},
-                ["model.attribute_head.min_mask_iou 0.5 has no effect without data.attributes"],
-            ),
-            ({"model.attribute_head.min_mask_iou": 0.5, "data.attributes": ("energy",)}, []),
             ({"model.attribute_head.sums": "linear", "data.attributes": ("energy",)}, []),
             (
                 {"data.keypoints": ("tip", "root")},
@@ -560,6 +553,9 @@ class WithoutEffectTest:
         assert config.without_effect() == lines
 
 
+LEARNS = "train.stages b learns: expected some of rpn, heads and segmentation, or alone classifier or attributes, came"
+
+
 class StagesTest:
     def test_without_stages_everything_is_learnt_jointly(self):
         stages = schema.Train(steps=70, learning_rate=0.5).as_stages()
@@ -577,12 +573,19 @@ class StagesTest:
             ({"learning_rate": 0.0}, "train.stages b learning_rate: expected > 0, came 0.0"),
             (
                 {"learns": ()},
-                "train.stages b learns: expected some of rpn, heads and segmentation, or classifier alone, came ()",
+                f"{LEARNS} ()",
             ),
             (
                 {"learns": ("rpn", "classifier")},
-                "train.stages b learns: expected some of rpn, heads and segmentation, or classifier alone, "
-                "came ('rpn', 'classifier')",
+                f"{LEARNS} ('rpn', 'classifier')",
+            ),
+            (
+                {"learns": ("heads", "attributes")},
+                f"{LEARNS} ('heads', 'attributes')",
+            ),
+            (
+                {"learns": ("attributes",)},
+                "train.stages b learns: expected no attributes without data.attributes, came ('attributes',)",
             ),
             ({"trainable": ()}, "train.stages b trainable: expected at least one pattern, came ()"),
             ({"proposals_of": "c"}, "train.stages b proposals_of: expected an earlier stage of a, came 'c'"),

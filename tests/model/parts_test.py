@@ -52,6 +52,7 @@ class GradientTest:
             (("heads",), TRUNK | HEADS),
             (("rpn", "heads"), TRUNK | {"rpn_head"} | HEADS),
             (("classifier",), {"backbone", "classifier"}),
+            (("attributes",), {"attribute_head"}),
         ],
     )
     def test_parts_learn_from_their_losses(self, world, learns, expected):

@@ -394,6 +394,20 @@ class WithMasksTest:
         assert targets.with_masks(none, self.FOUND[:, :0], self.TRUE[:, :0], min_iou=0.5).slots.shape == (1, 0)
 
 
+class FirstOfEachTest:
+    def test_hand_values(self):
+        slots = np.int32([[2, -1, 0, 2, 0, 1], [-1, -1, 5, 5, 5, -1]])
+        rois = targets.RoiTargets(None, np.where(slots >= 0, slots + 1, 0), slots, None, None, None)
+        first = targets.first_of_each(rois)
+        np.testing.assert_array_equal(first.slots, [[2, -1, 0, -1, -1, 1], [-1, -1, 5, -1, -1, -1]])
+        np.testing.assert_array_equal(first.class_ids, [[3, 0, 1, 0, 0, 2], [0, 0, 6, 0, 0, 0]])
+
+    def test_nobody_has_a_truth(self):
+        slots = np.full((1, 3), -1, np.int32)
+        first = targets.first_of_each(targets.RoiTargets(None, 0 * slots, slots, None, None, None))
+        np.testing.assert_array_equal(first.slots, slots)
+
+
 class SampleRoisTest:
     PROPOSALS = np.float32([[[4, 0, 0, 8, 6, 8], [0, 0, 2, 4, 6, 10], [0, 8, 8, 4, 14, 16], [0] * 6]])
     PROPOSALS_VALID = np.array([[True, True, True, False]])

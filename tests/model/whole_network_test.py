@@ -91,7 +91,6 @@ CHANGES = {
             "model.attribute_head.sums_by_layer": True,
             "input.flip_axes": (False, True, True),
             "input.rotate_planes": (),
-            "model.attribute_head.min_mask_iou": 0.05,  # untrained masks show little
         },
         "all": {"data.attributes": ("volume", "unknown"), "model.keypoint_head.enabled": True},
         # Untrained proposals overlap little.

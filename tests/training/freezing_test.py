@@ -111,7 +111,15 @@ class LearntTest:
 
     @pytest.mark.parametrize(
         "learns",
-        [("rpn",), ("heads",), ("rpn", "heads"), ("segmentation",), ("rpn", "segmentation"), ("classifier",)],
+        [
+            ("rpn",),
+            ("heads",),
+            ("rpn", "heads"),
+            ("segmentation",),
+            ("rpn", "segmentation"),
+            ("classifier",),
+            ("attributes",),
+        ],
     )
     def test_what_has_a_gradient(self, everything, learns):
         model, batch = everything

@@ -195,6 +195,13 @@ class AfterLoopTest:
         assert [step for step, _ in world.tracker.evaluations] == [2, 4, 10, 12]
         assert int(world.state.progress.stale) == 2
 
+    def test_of_attributes_alone_the_newest_are_the_best(self, tmp_path):
+        stages = (train_schema.Stage("a", 4), train_schema.Stage("b", 8))
+        world = World(tmp_path, [0.5, 0.5, 0.5, 0.4], stages=stages, evaluation=evaluation(steps=3))
+        stages[1].learns = ("attributes",)  # of which this run has none
+        best = world.state.progress.best_step
+        assert [(world.go(step), int(best))[1] for step in (3, 6, 9, 12)] == [3, 6, 9, 9]
+
     def test_inspects_every_so_many_steps(self, tmp_path):
         world, seen = World(tmp_path, inspect_steps=4), []
         world.run.inspect = seen.append
