@@ -146,6 +146,20 @@ class Augment:
     )  # standard deviation of white noise, likewise
     channel_drop: float = 0.0  # probability that one of several channels becomes 0
 
+    def that_change_sums(self, kind):
+        """Names of the steps in use after which an object's voxels sum up to something else.
+
+        Args:
+          kind: "none"; "linear", sums of intensities, which what spreads them about leaves as they are; or "sinh", sums
+            of the sinh of intensities, which makes the most of the largest.
+        """
+        steps = {
+            "none": (),
+            "linear": ("affine", "gamma", "contrast", "brightness"),
+            "sinh": ("affine", "elastic", "blur", "low_resolution", "gamma", "contrast", "brightness", "noise"),
+        }
+        return [step for step in steps[kind] if getattr(self, step).probability > 0]
+
     def validate(self, patch_size):
         """Raises ValueError where a probability, an interval or a size makes no sense."""
         self.mosaic.validate(patch_size)
@@ -160,11 +174,18 @@ class Augment:
         checks.share("input.augment.channel_drop", self.channel_drop)
 
 
+def none():
+    """Nothing is scaled, bent or made brighter: mirror images and quarter turns, `input.flip_axes`, are others."""
+    augment = Augment()
+    for part in ("affine", "elastic", "blur", "low_resolution", "gamma", "contrast", "brightness", "noise"):
+        getattr(augment, part).probability = 0.0
+    return augment
+
+
 def light():
     """Contrast and brightness alone: for networks so small that the making of batches would hold them up."""
-    augment = Augment(contrast=Effect(1.0, (0.9, 1.1)), brightness=Effect(1.0, (-0.1, 0.1)))
-    for part in ("affine", "elastic", "blur", "low_resolution", "gamma", "noise"):
-        getattr(augment, part).probability = 0.0
+    augment = none()
+    augment.contrast, augment.brightness = Effect(1.0, (0.9, 1.1)), Effect(1.0, (-0.1, 0.1))
     return augment
 
 

@@ -329,6 +329,18 @@ class Config:
                 name = f"train.stages {stage.name} learns"
                 checks.require(is_there or kind not in stage.learns, name, f"no {kind} without {what}", stage.learns)
 
+    def warnings(self):
+        """One line for every setting without effect, and one where augmentation changes what attributes are read of."""
+        sums = self.model.attribute_head.sums
+        changing = self.input.augment.that_change_sums(sums) if self.data.attributes else []
+        lines = self.without_effect()
+        if changing:
+            lines.append(
+                f"input.augment.{', '.join(changing)} change what model.attribute_head.sums {sums} adds up, and "
+                "attributes stay as they are: their probability should be 0"
+            )
+        return lines
+
     def without_effect(self):
         """One line for every setting that was changed and, as the others are, does nothing."""
         lines = self.model.without_effect() + self.train.without_effect()

@@ -45,7 +45,7 @@ def train(config, workdir, strategy, state, batches, *, worker=None, ends, on_lo
     """
     stages, model, optimizer = config.train.as_stages(), state.model, state.optimizer
     _check_trainable(model, stages)
-    for line in config.without_effect():
+    for line in config.warnings():
         print(f"warning: {line}", flush=True)
     wanted = {stage.proposals_of for stage in stages}
     for stage, end in zip(stages, stage_ends(config.train), strict=True):

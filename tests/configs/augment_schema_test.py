@@ -88,14 +88,14 @@ class AugmentTest:
             settings.validate(PATCH)
 
 
-class LightTest:
-    def test_contrast_and_brightness_alone_are_drawn(self):
-        light = augment_schema.light()
-        light.validate(PATCH)
-        drawn = {}
-        for field in dataclasses.fields(light):
-            section = getattr(light, field.name)
-            if dataclasses.is_dataclass(section):
-                drawn[field.name] = section.probability
-        assert {name for name, probability in drawn.items() if probability} == {"contrast", "brightness"}
-        assert light.channel_drop == 0.0
+class FormsTest:
+    @pytest.mark.parametrize(
+        ("form", "drawn"), [(augment_schema.none, set()), (augment_schema.light, {"contrast", "brightness"})]
+    )
+    def test_nothing_else_is_drawn(self, form, drawn):
+        augment = form()
+        augment.validate(PATCH)
+        sections = {field.name: getattr(augment, field.name) for field in dataclasses.fields(augment)}
+        effects = {name: section for name, section in sections.items() if dataclasses.is_dataclass(section)}
+        assert {name for name, effect in effects.items() if effect.probability} == drawn
+        assert augment.channel_drop == 0.0

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from configs import model_schema, schema, train_schema
+from configs import augment_schema, model_schema, schema, train_schema
 from ops import anchors as anchor_ops
 from tests import tiny
 
@@ -554,6 +554,36 @@ class WithoutEffectTest:
 
 
 LEARNS = "train.stages b learns: expected some of rpn, heads and segmentation, or alone classifier or attributes, came"
+
+
+class SumsThatChangeTest:
+    @pytest.mark.parametrize(
+        ("sums", "attributes", "steps", "expected"),
+        [
+            ("sinh", ("energy",), ("blur", "noise"), "blur, noise"),
+            ("sinh", ("energy",), ("brightness", "affine"), "affine, brightness"),
+            ("linear", ("energy",), ("blur", "noise", "elastic", "low_resolution", "contrast"), "contrast"),
+            ("linear", ("energy",), ("blur", "noise"), None),
+            ("none", ("energy",), ("blur", "affine"), None),
+            ("sinh", ("energy",), (), None),
+        ],
+    )
+    def test_augmentation_that_changes_what_is_summed_up_is_named(self, sums, attributes, steps, expected):
+        config = schema.Config()
+        config.data.attributes, config.model.attribute_head.sums = attributes, sums
+        config.input.augment = augment_schema.none()
+        for step in steps:
+            getattr(config.input.augment, step).probability = 0.1
+        lines = [
+            f"input.augment.{expected} change what model.attribute_head.sums {sums} adds up, and attributes stay as "
+            "they are: their probability should be 0"
+        ]
+        assert config.warnings() == (lines if expected else [])
+
+    def test_not_without_attributes(self):
+        config = schema.Config()
+        config.model.attribute_head.sums = "linear"
+        assert config.warnings() == config.without_effect()
 
 
 class StagesTest:
