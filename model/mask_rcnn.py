@@ -16,9 +16,6 @@ from ops import boxes as box_ops
 from ops import keypoints
 from ops.roi_align3d import multilevel_roi_align3d, roi_align3d
 
-# From which IoU on an object counts as found: of its mask, as in evaluation, and of its box, which masks may leave.
-FOUND_MASK_IOU, FOUND_BOX_IOU = 0.5, 0.1
-
 
 class Seen(NamedTuple):
     """What the heads read of a volume.
@@ -329,10 +326,7 @@ class MaskRCNN(tf.keras.Model):
         best = {name: value[:, : self.config.rois.num_samples] for name, value in found.items()}
         windows = self._windows(best["boxes"])
         masks = tf.sigmoid(select_class(self._masks(seen, windows, training=False), best["class_ids"]))
-        truths = batch["boxes"], batch["class_ids"], batch["valid"]
-        rois = targets.assign_rois(best["boxes"], best["valid"], *truths, positive_iou=FOUND_BOX_IOU)
-        true = targets.roi_masks(batch["instance_ids"], rois._replace(boxes=windows), self.mask_size)
-        rois = targets.first_of_each(targets.with_masks(rois, masks, true, min_iou=FOUND_MASK_IOU))
+        rois = targets.of_found(best["boxes"], best["valid"], windows, masks, batch)
         values = self._attributes(seen, rois.boxes, windows, masks, training=True)
         loss = losses.attribute_loss(values, batch["attributes"], rois, attribute_head=self.config.attribute_head)
         share = tf.reduce_mean(tf.cast(rois.slots >= 0, tf.float32), axis=1)

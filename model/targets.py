@@ -10,6 +10,9 @@ from ops import boxes as box_ops
 from ops import checks, masks, matching, sampling
 from ops.atss import atss
 
+# From which IoU on an object counts as found: of its mask, as in evaluation, and of its box, which masks may leave.
+FOUND_MASK_IOU, FOUND_BOX_IOU = 0.5, 0.1
+
 
 class AnchorTargets(typing.NamedTuple):
     """Targets of the proposal network.
@@ -164,6 +167,50 @@ def sample_rois(proposals, proposals_valid, boxes, class_ids, valid, *, rois, po
     return _roi_targets(drawn, rank > 0, matched, rank == 2, boxes, class_ids)
 
 
+def assign_rois(rois, rois_valid, boxes, class_ids, valid, *, positive_iou):
+    """Targets of all rois of a stage, for the later stages of a cascade (Cai & Vasconcelos 2018): nothing is drawn.
+
+    Args:
+      rois: [B, R, 6] float32, voxels, the boxes that the stage before gave.
+      rois_valid: [B, R] bool.
+      boxes: [B, G, 6] float32, truths.
+      class_ids: [B, G] int32.
+      valid: [B, G] bool.
+      positive_iou: a roi with at least this IoU takes the truth's class; any other is background.
+
+    Returns:
+      RoiTargets of the rois in their order: the positives are anywhere.
+
+    Raises:
+      ValueError: other shapes, positive_iou not in [0, 1].
+    """
+    spec = "rois [B, R, 6], rois_valid [B, R], boxes [B, G, 6], class_ids [B, G], valid [B, G]"
+    checks.shapes(spec, rois, rois_valid, boxes, class_ids, valid)
+    rois, boxes = tf.stop_gradient(rois), _without_padding(boxes, valid)
+    iou = box_ops.iou_matrix(rois, boxes)
+    matched, labels = matching.match(iou, valid, high=positive_iou, low=positive_iou, low_quality=False)
+    return _roi_targets(rois, rois_valid, matched, rois_valid & (labels == 1), boxes, class_ids)
+
+
+def of_found(boxes, valid, windows, masks, batch):
+    """Targets of what is found: the truth that a mask shows, if any; that of several belongs to the best alone.
+
+    Args:
+      boxes: [B, R, 6] float32, voxels, best first.
+      valid: [B, R] bool.
+      windows: [B, R, 6] float32, voxels, what masks are over.
+      masks: [B, R, M, M, M] float32 in [0, 1]; the three M may differ.
+      batch: truths: instance_ids [B, Z, Y, X], boxes [B, G, 6], class_ids [B, G], valid [B, G].
+
+    Returns:
+      RoiTargets in the order of the boxes.
+    """
+    truths = batch["boxes"], batch["class_ids"], batch["valid"]
+    rois = assign_rois(boxes, valid, *truths, positive_iou=FOUND_BOX_IOU)
+    true = roi_masks(batch["instance_ids"], rois._replace(boxes=windows), tuple(masks.shape[2:]))
+    return first_of_each(with_masks(rois, masks, true, min_iou=FOUND_MASK_IOU))
+
+
 def with_masks(rois, found, true, *, min_iou):
     """Leaves rois their truth only where their masks show it, as an object is found by its mask.
 
@@ -201,31 +248,6 @@ def first_of_each(rois):
 def _only(rois, chosen):
     """Leaves a truth to the chosen rois, [B, R] bool."""
     return rois._replace(class_ids=tf.where(chosen, rois.class_ids, 0), slots=tf.where(chosen, rois.slots, -1))
-
-
-def assign_rois(rois, rois_valid, boxes, class_ids, valid, *, positive_iou):
-    """Targets of all rois of a stage, for the later stages of a cascade (Cai & Vasconcelos 2018): nothing is drawn.
-
-    Args:
-      rois: [B, R, 6] float32, voxels, the boxes that the stage before gave.
-      rois_valid: [B, R] bool.
-      boxes: [B, G, 6] float32, truths.
-      class_ids: [B, G] int32.
-      valid: [B, G] bool.
-      positive_iou: a roi with at least this IoU takes the truth's class; any other is background.
-
-    Returns:
-      RoiTargets of the rois in their order: the positives are anywhere.
-
-    Raises:
-      ValueError: other shapes, positive_iou not in [0, 1].
-    """
-    spec = "rois [B, R, 6], rois_valid [B, R], boxes [B, G, 6], class_ids [B, G], valid [B, G]"
-    checks.shapes(spec, rois, rois_valid, boxes, class_ids, valid)
-    rois, boxes = tf.stop_gradient(rois), _without_padding(boxes, valid)
-    iou = box_ops.iou_matrix(rois, boxes)
-    matched, labels = matching.match(iou, valid, high=positive_iou, low=positive_iou, low_quality=False)
-    return _roi_targets(rois, rois_valid, matched, rois_valid & (labels == 1), boxes, class_ids)
 
 
 def _roi_targets(rois, rois_valid, matched, is_positive, boxes, class_ids):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from model import losses as model_losses
-from model import mask_rcnn, targets
+from model import targets
 from model.mask_head import select_class
 from ops import boxes as box_ops
 from ops import masks as mask_ops
@@ -400,8 +400,8 @@ class SumsTest:
             return losses(values, attributes, rois, **kwargs)
 
         monkeypatch.setattr(model_losses, "attribute_loss", attribute_loss)
-        monkeypatch.setattr(mask_rcnn, "FOUND_MASK_IOU", 0.0)
-        monkeypatch.setattr(mask_rcnn, "FOUND_BOX_IOU", 0.0)
+        monkeypatch.setattr(targets, "FOUND_MASK_IOU", 0.0)
+        monkeypatch.setattr(targets, "FOUND_BOX_IOU", 0.0)
         loss = model.compute_losses(batch, SEED, learns=("attributes",))
         ((values, slots),) = seen
         told = model.find(batch["volume"])["attributes"].numpy()[:, : values.shape[1]]
@@ -420,6 +420,6 @@ class SumsTest:
         np.testing.assert_allclose(loss["attribute"], (each * teaches).sum(axis=1) / slots.shape[1], rtol=1e-4)
 
     def test_what_shows_no_truth_teaches_nothing(self, summing, monkeypatch):
-        monkeypatch.setattr(mask_rcnn, "FOUND_MASK_IOU", 1.0)
+        monkeypatch.setattr(targets, "FOUND_MASK_IOU", 1.0)
         loss = summing.model.compute_losses(summing.batch, SEED, learns=("attributes",))
         np.testing.assert_array_equal(loss["attribute"], 0)
