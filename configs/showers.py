@@ -9,7 +9,7 @@ Result:   200 events of another seed (701 particles): mask AP50 0.755, box AP50 
           the sum over the true cells; seed 0
 """
 
-from configs import schema, synthetic_schema, train_schema
+from configs import augment_schema, schema, synthetic_schema, train_schema
 
 
 def get_config():
@@ -25,9 +25,7 @@ def get_config():
     config.input.patch_size = (48, 64, 64)
     config.input.flip_axes = (False, True, True)  # particles come from the front
     config.input.rotate_planes = ((1, 2),)
-    change = config.input.augment
-    for step in (change.affine, change.elastic, change.gamma, change.contrast, change.brightness):
-        step.probability = 0.0  # energies are in sizes and intensities
+    config.input.augment = augment_schema.none()  # energies are in sizes and intensities
     config.input.normalization = "dataset"  # one scale for all events: it is what an energy is read from
     config.model.style.norm = "layer"  # of an event most is empty, and how much follows its energies
     backbone = config.model.backbone
@@ -60,9 +58,9 @@ def get_config():
     config.train.stages = (
         train_schema.Stage("proposals", 1600, 2e-3, learns=("rpn",)),
         train_schema.Stage("segmentation", 2500, 1.5e-3, learns=("rpn", "segmentation")),
-        train_schema.Stage("joint", 4500, 1e-3),
-        train_schema.Stage("slower", 1400, 5e-4),
-        train_schema.Stage("energies", 1500, 1e-3, learns=("heads",), trainable=("attribute_head",)),
+        train_schema.Stage("joint", 3600, 1e-3),
+        train_schema.Stage("slower", 1200, 5e-4),
+        train_schema.Stage("energies", 1000, 1e-3, learns=("attributes",)),
     )
     config.train.batch_size = 1
     config.train.loss_weights.segmentation = config.train.loss_weights.segmentation_dice = 2.0  # masks read it

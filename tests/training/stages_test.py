@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from configs import train_schema, training_forms
 from data.errors import InputError
+from model import targets
 from model.mask_rcnn import MaskRCNN
 from tests import tiny
 from tests.model import networks
@@ -41,7 +42,8 @@ class World:
         return {v.name.split("/", 1)[1]: v.numpy() for v in self.model.variables}
 
     def train(self):
-        batches = iter(tf.data.Dataset.from_tensors(tiny.batch(self.config, seed=0)).repeat())
+        truths = networks.with_attributes(tiny.batch(self.config, seed=0), self.config)
+        batches = iter(tf.data.Dataset.from_tensors(truths).repeat())
         stages.train(
             self.config,
             self.folder,
@@ -81,6 +83,16 @@ class GraphTest:
         kept = {v.name.split("/", 1)[1]: v.numpy() for v in proposer.variables}
         for name, value in world.seen[4].items():
             np.testing.assert_array_equal(kept[name], value, err_msg=name)
+
+    def test_attributes_of_what_is_found_move_their_head_alone(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(targets, "FOUND_MASK_IOU", 0.0)  # of nothing else is anything found so early
+        monkeypatch.setattr(targets, "FOUND_BOX_IOU", 0.0)
+        forms = train_schema.Stage("joint", 2), train_schema.Stage("attributes", 4, learns=("attributes",))
+        overrides = {"data.attributes": ("volume",), "model.attribute_head.sums": "linear"}
+        world = World(tmp_path, *forms, overrides=overrides).train()
+        assert world.moved(2, 6) == {"attribute_head"}
+        losses = [scalars["attribute"] for step, scalars in world.logs if step > 2]
+        assert 0.0 < losses[-1] < losses[0]
 
 
 @pytest.mark.usefixtures("eagerly")
