@@ -218,7 +218,7 @@ def with_masks(rois, found, true, *, min_iou):
       rois: RoiTargets.
       found: [B, R, M, M, M] float32 in [0, 1], the masks of the network.
       true: [B, R, M, M, M] float32 in [0, 1], their targets, over the same windows.
-      min_iou: least IoU, of the bins above 1/2; two empty masks have any.
+      min_iou: least IoU, of the bins above 1/2; two empty masks have none.
 
     Returns:
       RoiTargets, class_ids 0 and slots -1 where it is less.
@@ -227,7 +227,7 @@ def with_masks(rois, found, true, *, min_iou):
     found, true = found > 0.5, true > 0.5
     common = tf.reduce_sum(tf.cast(found & true, tf.float32), axes)
     either = tf.reduce_sum(tf.cast(found | true, tf.float32), axes)
-    shows = common >= min_iou * either
+    shows = (common >= min_iou * either) & (either > 0.0)
     return _only(rois, shows)
 
 

@@ -384,10 +384,10 @@ class WithMasksTest:
         np.testing.assert_array_equal(shown.class_ids, [expected])
         assert all(shown[i] is self.ROIS[i] for i in (0, 3, 4, 5))
 
-    def test_two_empty_masks_show_the_same(self):
+    def test_two_empty_masks_show_nothing(self):
         nothing = np.zeros_like(self.TRUE)
-        shown = targets.with_masks(self.ROIS, nothing, nothing, min_iou=1.0)
-        np.testing.assert_array_equal(shown.slots, self.ROIS.slots)
+        shown = targets.with_masks(self.ROIS, nothing, nothing, min_iou=0.0)
+        np.testing.assert_array_equal(shown.slots, [[-1, -1, -1]])
 
     def test_of_no_roi(self):
         none = targets.RoiTargets(*(field[:, :0] for field in self.ROIS))
