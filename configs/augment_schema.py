@@ -10,6 +10,8 @@ from configs import checks
 # A cubic B-spline whose control points move by less than this share of their distance does not fold (Choi and Lee,
 # "Injectivity conditions of 2D and 3D uniform cubic B-spline functions", 2000).
 _FOLD_FREE = 0.4
+# The steps that change a patch itself, rather than put it together of several.
+_CHANGES = ("affine", "elastic", "blur", "low_resolution", "gamma", "contrast", "brightness", "noise")
 
 
 @dataclasses.dataclass(slots=True)
@@ -150,13 +152,13 @@ class Augment:
         """Names of the steps in use after which an object's voxels sum up to something else.
 
         Args:
-          kind: "none"; "linear", sums of intensities, which what spreads them about leaves as they are; or "sinh", sums
-            of the sinh of intensities, which makes the most of the largest.
+          kind: "none"; "linear", sums of intensities, which smoothing and noise leave about as they are; or "sinh",
+            sums of the sinh of intensities, which makes the most of the largest.
         """
         steps = {
             "none": (),
-            "linear": ("affine", "gamma", "contrast", "brightness"),
-            "sinh": ("affine", "elastic", "blur", "low_resolution", "gamma", "contrast", "brightness", "noise"),
+            "linear": [step for step in _CHANGES if step not in ("blur", "low_resolution", "noise")],
+            "sinh": _CHANGES,
         }
         return [step for step in steps[kind] if getattr(self, step).probability > 0]
 
@@ -175,10 +177,10 @@ class Augment:
 
 
 def none():
-    """Nothing is scaled, bent or made brighter: mirror images and quarter turns, `input.flip_axes`, are others."""
+    """All switched off; mirror images and quarter turns are settings of `input` itself."""
     augment = Augment()
-    for part in ("affine", "elastic", "blur", "low_resolution", "gamma", "contrast", "brightness", "noise"):
-        getattr(augment, part).probability = 0.0
+    for step in _CHANGES:
+        getattr(augment, step).probability = 0.0
     return augment
 
 

@@ -184,7 +184,7 @@ class MaskRCNN(tf.keras.Model):
         """Adds masks, attributes and landmarks to detections, and counts them."""
         config, boxes = self.config, found["boxes"]
         windows = self._windows(boxes)
-        masks = tf.sigmoid(select_class(self._masks(seen, windows, training), found["class_ids"]))
+        masks = self._found_masks(seen, windows, found["class_ids"], training)
         more = {"masks": masks, "windows": windows}
         if self.attribute_head:
             values = self._attributes(seen, boxes, windows, masks, training)
@@ -238,7 +238,8 @@ class MaskRCNN(tf.keras.Model):
 
     def loss_names(self, learns=("rpn", "heads")):
         """Names of the losses that `compute_losses` gives, in their order."""
-        names = [{"attributes": "attribute"}.get(kind, kind) for kind in learns if kind in ("classifier", "attributes")]
+        names = ["classifier"] if "classifier" in learns else []
+        names += ["attribute"] if "attributes" in learns else []
         if "rpn" in learns:
             names += ["rpn_class", "rpn_box"]
         if "heads" in learns:
@@ -315,18 +316,20 @@ class MaskRCNN(tf.keras.Model):
         return found
 
     def _found_attribute_loss(self, batch):
-        """Loss of the attributes as an answer tells them, of what it finds; the attribute head alone learns by it.
+        """Loss of the attributes of what is found, as an answer tells them; the attribute head alone learns by it.
 
         Rois are others than what is found: better placed, and of some objects there are many. Here an object is told of
-        once, and teaches as much as any other, whatever else is in its volume.
+        once, and teaches as much as any other, whatever else is in its volume. The best `rois.num_samples` detections
+        of a volume are looked at.
         """
         seen = self._look(batch["volume"], training=False)
         seen = seen._replace(pyramid=[tf.stop_gradient(level) for level in seen.pyramid])
         found = self._detect(seen, training=False)
         best = {name: value[:, : self.config.rois.num_samples] for name, value in found.items()}
         windows = self._windows(best["boxes"])
-        masks = tf.sigmoid(select_class(self._masks(seen, windows, training=False), best["class_ids"]))
-        rois = targets.of_found(best["boxes"], best["valid"], windows, masks, batch)
+        masks = self._found_masks(seen, windows, best["class_ids"], training=False)
+        threshold = self.config.detections.mask_threshold
+        rois = targets.of_found(best["boxes"], best["valid"], windows, masks, batch, mask_threshold=threshold)
         values = self._attributes(seen, rois.boxes, windows, masks, training=True)
         loss = losses.attribute_loss(values, batch["attributes"], rois, attribute_head=self.config.attribute_head)
         share = tf.reduce_mean(tf.cast(rois.slots >= 0, tf.float32), axis=1)
@@ -353,6 +356,10 @@ class MaskRCNN(tf.keras.Model):
         if mask.fine_channels:  # at the middle of every bin, where its target is read
             fine = roi_align3d(seen.voxels, windows, stride=1, output_size=self.mask_size, sampling_ratio=1)
         return self.mask_head(self._pool(seen, windows, mask.roi_size), fine, training=training)
+
+    def _found_masks(self, seen, windows, class_ids, training):
+        """Masks [B, R, M, M, M] in [0, 1], in windows [B, R, 6], of the classes [B, R] that were found."""
+        return tf.sigmoid(select_class(self._masks(seen, windows, training), class_ids))
 
     def _attributes(self, seen, boxes, windows, masks, training):
         """Attributes [B, R, T] in the learnt scale, of boxes [B, R, 6] with masks [B, R, M, M, M] over windows."""

@@ -192,8 +192,8 @@ def assign_rois(rois, rois_valid, boxes, class_ids, valid, *, positive_iou):
     return _roi_targets(rois, rois_valid, matched, rois_valid & (labels == 1), boxes, class_ids)
 
 
-def of_found(boxes, valid, windows, masks, batch):
-    """Targets of what is found: the truth that a mask shows, if any; that of several belongs to the best alone.
+def of_found(boxes, valid, windows, masks, batch, *, mask_threshold):
+    """Targets of what is found: the truth that a box meets best, if its mask shows it; of several the first has it.
 
     Args:
       boxes: [B, R, 6] float32, voxels, best first.
@@ -201,30 +201,36 @@ def of_found(boxes, valid, windows, masks, batch):
       windows: [B, R, 6] float32, voxels, what masks are over.
       masks: [B, R, M, M, M] float32 in [0, 1]; the three M may differ.
       batch: truths: instance_ids [B, Z, Y, X], boxes [B, G, 6], class_ids [B, G], valid [B, G].
+      mask_threshold: what reaches it in a mask is of the object.
 
     Returns:
       RoiTargets in the order of the boxes.
+
+    Raises:
+      ValueError: other shapes.
     """
     truths = batch["boxes"], batch["class_ids"], batch["valid"]
     rois = assign_rois(boxes, valid, *truths, positive_iou=FOUND_BOX_IOU)
     true = roi_masks(batch["instance_ids"], rois._replace(boxes=windows), tuple(masks.shape[2:]))
-    return first_of_each(with_masks(rois, masks, true, min_iou=FOUND_MASK_IOU))
+    return first_of_each(with_masks(rois, masks, true, min_iou=FOUND_MASK_IOU, threshold=mask_threshold))
 
 
-def with_masks(rois, found, true, *, min_iou):
+def with_masks(rois, found, true, *, min_iou, threshold=0.5):
     """Leaves rois their truth only where their masks show it, as an object is found by its mask.
 
     Args:
       rois: RoiTargets.
       found: [B, R, M, M, M] float32 in [0, 1], the masks of the network.
       true: [B, R, M, M, M] float32 in [0, 1], their targets, over the same windows.
-      min_iou: least IoU, of the bins above 1/2; two empty masks have none.
+      min_iou: least IoU, of the bins that reach the threshold and those of which more than half is true; two empty
+        masks have none.
+      threshold: of the masks of the network, as in evaluation.
 
     Returns:
       RoiTargets, class_ids 0 and slots -1 where it is less.
     """
     axes = (2, 3, 4)
-    found, true = found > 0.5, true > 0.5
+    found, true = found >= threshold, true > 0.5
     common = tf.reduce_sum(tf.cast(found & true, tf.float32), axes)
     either = tf.reduce_sum(tf.cast(found | true, tf.float32), axes)
     shows = (common >= min_iou * either) & (either > 0.0)

@@ -362,7 +362,7 @@ class WithMasksTest:
         valid=np.array([[True, True, True]]),
         matched_boxes=np.zeros((1, 3, 6), np.float32),
     )
-    FOUND = np.float32([[[[[0.9, 0.6, 0.51], [0.1, 0.8, 0.5]]], [[[0.7, 0.7, 0], [0, 0, 0]]], [[[0] * 3] * 2]]])
+    FOUND = np.float32([[[[[0.9, 0.6, 0.5], [0.1, 0.8, 0.49]]], [[[0.7, 0.7, 0], [0, 0, 0]]], [[[0] * 3] * 2]]])
     TRUE = np.float32([[[[[1, 1, 1], [1, 0, 0.4]]]] * 3])
 
     @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ class WithMasksTest:
         ],
     )
     def test_hand_values(self, min_iou, slots):
-        """IoU 3/5, 2/4 and 0: a bin of 1/2 is not above it."""
+        """IoU 3/5, 2/4 and 0: a bin of 1/2 counts, as in evaluation."""
         shown = targets.with_masks(self.ROIS, self.FOUND, self.TRUE, min_iou=min_iou)
         np.testing.assert_array_equal(shown.slots, [slots])
         expected = np.where(np.array(slots) >= 0, self.ROIS.class_ids[0], 0)
@@ -392,6 +392,49 @@ class WithMasksTest:
     def test_of_no_roi(self):
         none = targets.RoiTargets(*(field[:, :0] for field in self.ROIS))
         assert targets.with_masks(none, self.FOUND[:, :0], self.TRUE[:, :0], min_iou=0.5).slots.shape == (1, 0)
+
+
+class OfFoundTest:
+    """Two objects of a volume of (2, 4, 6), of 2 x 2 x 2 voxels each, the first in the windows of what is found."""
+
+    BOXES = np.float32([[[0, 0, 0, 2, 2, 2], [0, 2, 3, 2, 4, 5]]])
+
+    def of(self, boxes, masks, threshold=0.5):
+        ids = np.zeros((1, 2, 4, 6), np.int32)
+        ids[0, :, :2, :2], ids[0, :, 2:, 3:5] = 1, 2
+        batch = {
+            "instance_ids": ids,
+            "boxes": self.BOXES,
+            "class_ids": np.int32([[2, 1]]),
+            "valid": np.ones((1, 2), bool),
+        }
+        boxes, masks = np.float32([boxes]), np.float32([masks])
+        valid = np.ones(boxes.shape[:2], bool)
+        found = targets.of_found(boxes, valid, boxes, masks, batch, mask_threshold=threshold)
+        np.testing.assert_array_equal(found.class_ids, np.array([0, 2, 1])[found.slots.numpy() + 1])
+        return found.slots.numpy()[0].tolist()
+
+    def test_the_first_that_shows_a_truth_has_it(self):
+        first, second = self.BOXES[0]
+        full = np.ones((2, 2, 2))
+        assert self.of([second, first, first, second], [full] * 4) == [1, 0, -1, -1]
+
+    def test_what_does_not_show_a_truth_leaves_it_to_the_next(self):
+        """A mask of three of the eight bins has an IoU of 3/8 with the truth, one of four 1/2."""
+        first = self.BOXES[0, 0]
+        three, four = np.zeros((2, 2, 2)), np.zeros((2, 2, 2))
+        three[0, 0, :], three[0, 1, 0], four[0] = 1.0, 1.0, 1.0
+        assert self.of([first, first, first], [three, four, np.ones((2, 2, 2))]) == [-1, 0, -1]
+
+    def test_masks_are_cut_at_the_threshold_of_answers(self):
+        first = self.BOXES[0, 0]
+        faint = np.full((2, 2, 2), 0.4)
+        assert self.of([first], [faint]) == [-1]
+        assert self.of([first], [faint], threshold=0.3) == [0]
+
+    def test_a_box_that_hardly_meets_a_truth_has_none(self):
+        """IoU of one voxel in 8 + 8 - 1; its mask shows that voxel, all of the truth in its window."""
+        assert self.of([[1, 1, 1, 3, 3, 3]], [np.float32([[[1, 0], [0, 0]], [[0, 0], [0, 0]]])]) == [-1]
 
 
 class FirstOfEachTest:
