@@ -88,7 +88,7 @@ def compare(model, batch, loss_weights, seed=0):
     """
     proposer, seeds = Fixed(model.propose(batch["volume"])), fixed.seeds(batch["volume"].shape[0], seed)
 
-    @tf.function
+    @tf.function(autograph=False)
     def losses():
         return model.compute_losses(batch, seeds, proposer=proposer)
 

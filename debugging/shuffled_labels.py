@@ -89,7 +89,7 @@ def with_exchanged_truths(examples, seed):
 
 def class_accuracy(model, examples):
     """Share of the true boxes for which the best class, background aside, is the right one."""
-    classify, right, count = tf.function(model.classify), 0, 0
+    classify, right, count = tf.function(model.classify, autograph=False), 0, 0
     for row in range(len(examples["volume"])):
         one = fixed.as_tensors(fixed.rows(examples, row, row + 1))
         said = 1 + np.argmax(classify(one["volume"], one["boxes"])[0, :, 1:].numpy(), axis=-1)

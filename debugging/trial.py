@@ -34,7 +34,7 @@ class Trial:
         self._folder = tempfile.TemporaryDirectory()
         self._state = tf.train.Checkpoint(model=self.model, optimizer=self.optimizer)
         self._beginning = self._state.write(str(pathlib.Path(self._folder.name) / "beginning"))
-        self.detect = tf.function(lambda volume: self.model(volume))
+        self.detect = tf.function(lambda volume: self.model(volume), autograph=False)
 
     def begin(self, examples):
         """Forgets everything; what follows learns these examples, a dict of arrays [N, ...], over and over."""

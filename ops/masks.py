@@ -285,7 +285,7 @@ _DETECTIONS = [
 
 
 # Compiled, since an eager loop would copy the volume at every step.
-@tf.function(input_signature=_DETECTIONS)
+@tf.function(input_signature=_DETECTIONS, autograph=False)
 def _paste(masks, boxes, valid, shape):
     def merge(crop, values, _):
         return tf.maximum(crop, values)
@@ -293,7 +293,7 @@ def _paste(masks, boxes, valid, shape):
     return _painted(masks, boxes, valid, tf.zeros(shape), merge)
 
 
-@tf.function(input_signature=[*_DETECTIONS, tf.TensorSpec([], tf.float32, name="threshold")])
+@tf.function(input_signature=[*_DETECTIONS, tf.TensorSpec([], tf.float32, name="threshold")], autograph=False)
 def _label_volume(masks, boxes, valid, shape, threshold):
     def merge(crop, values, detection):
         return tf.where(values >= threshold, detection + 1, crop)

@@ -45,7 +45,7 @@ def in_graph(function):
 
     A loop adds to its result in place inside a graph; eagerly every step would copy it.
     """
-    compiled = tf.function(function, reduce_retracing=True)
+    compiled = tf.function(function, reduce_retracing=True, autograph=False)
 
     def call(*args, **kwargs):
         return (compiled if tf.executing_eagerly() else function)(*args, **kwargs)

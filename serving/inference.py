@@ -44,15 +44,15 @@ class VolumeDetector(tf.Module):
         volume = tf.TensorSpec([None, None, None, config.input.channels], tf.float32, name="volume")
         patches = tf.TensorSpec([None, *self.patch_size, config.input.channels], tf.float32, name="volume")
         # The one trace of the network, which all that is traced below and exported shares.
-        find = tf.function(lambda volume: model.find(volume), input_signature=[patches])
+        find = tf.function(lambda volume: model.find(volume), input_signature=[patches], autograph=False)
 
         def answer(volume):
             return detections.cut(find(volume), shape=self.patch_size, detections=config.model.detections)
 
-        self.network = tf.function(answer, input_signature=[patches])
+        self.network = tf.function(answer, input_signature=[patches], autograph=False)
         self.look = Views(find, config)
-        self.detect = tf.function(self._detect, input_signature=[volume])
-        self.segment = tf.function(self._segment, input_signature=[volume])
+        self.detect = tf.function(self._detect, input_signature=[volume], autograph=False)
+        self.segment = tf.function(self._segment, input_signature=[volume], autograph=False)
 
     def _segment(self, volume):
         """Detections and the label volume of a volume as it comes from a file.

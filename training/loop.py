@@ -68,6 +68,7 @@ def make_train_steps(strategy, model, optimizer, train_config, stage, proposer=N
         skipped = tf.cast(tf.reduce_sum(batch.get("skipped", 0)), tf.float32)
         return {**found, "skipped": skipped}, norm, clipped, before
 
+    @tf.autograph.experimental.do_not_convert  # it says itself what is conditional, and is traced in half the time
     def step(batch, wait):
         summands, norm, gradients, before = strategy.run(replica_gradients, args=(batch, wait))
         scalars = {name: strategy.reduce("SUM", value, axis=None) for name, value in summands.items()}

@@ -62,7 +62,10 @@ def sum_of_workers(strategy, value):
 
 @functools.cache
 def _summed(strategy):
-    return tf.function(lambda share: strategy.reduce("SUM", strategy.run(tf.identity, args=(share,)), axis=None))
+    def summed(share):
+        return strategy.reduce("SUM", strategy.run(tf.identity, args=(share,)), axis=None)
+
+    return tf.function(summed, autograph=False)
 
 
 def lost_worker(error):
