@@ -61,6 +61,7 @@ def tile(record, config, seed):
 def _read(paths, function):
     """Yields `function(index, record)` of every record as a dict of NumPy arrays."""
     start = 0
+    function = tf.autograph.experimental.do_not_convert(function)  # a graph already
     for path in paths:
         dataset = tf.data.TFRecordDataset(path).enumerate(start).map(function).prefetch(1)
         with records.reading(path):
