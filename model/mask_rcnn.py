@@ -116,7 +116,7 @@ class MaskRCNN(tf.keras.Model):
         # Kept as NumPy: a tensor made here could not be read inside another graph.
         self.anchors = tf.concat(per_level, axis=0).numpy()
 
-    @tf.autograph.experimental.do_not_convert
+    @tf.autograph.experimental.do_not_convert  # of loops over volumes, which takes longer than to run them
     def build_variables(self, channels):
         """Creates all variables, under the strategy's scope if there is one, for volumes of so many channels."""
         volume = tf.zeros([1, *self.patch_size, channels])
