@@ -170,6 +170,21 @@ class MakeTrainStepsTest:
         weighted = sum(getattr(WEIGHTS, name) * scalars[name] for name in LOSSES)
         np.testing.assert_allclose(scalars["total"], weighted, rtol=1e-5)
 
+    def test_nothing_of_a_step_is_converted_by_autograph(self, world, monkeypatch):
+        world.reset()
+        seen, losses_of = [], world.model.compute_losses
+
+        def watched(*args, **kwargs):
+            seen.append(tf.__internal__.autograph.control_status_ctx().status.name)
+            return losses_of(*args, **kwargs)
+
+        monkeypatch.setattr(world.model, "compute_losses", watched)
+        train, where = world.config.train, (world.strategy, world.model, world.optimizer)
+        steps = loop.make_train_steps(*where, train, train.as_stages()[0])
+        steps.get_concrete_function(world.iterator(), tf.constant(1))
+        assert seen
+        assert set(seen) == {"DISABLED"}
+
     def test_losses_are_the_mean_over_the_batch(self, world):
         world.reset()
         seeds = loop.example_seeds(world.config.train.seed, 0, world.batch["number"])
