@@ -28,11 +28,11 @@ def main():
     runs = tasks.select(task, PART.value, ONLY.value)
     unseen = running.prepare(name, task, folder)
     for run in runs:
-        workdir, seconds = running.train(name, run, folder)
+        workdir, cost = running.train(name, run, folder)
         picture = tables.FOLDER / f"{name}.png" if run == task.parts[tasks.RESULT][0] else None
         metrics = measuring.measure(task, workdir, unseen, picture)
-        entry = {"part": PART.value, "name": run.name, "seed": run.seed, "hardware": running.hardware()}
-        tables.keep(name, {**entry, "metrics": {**metrics, "minutes": seconds / 60}})
+        entry = {"part": PART.value, "name": run.name, "seed": run.seed, "hardware": "; ".join(cost["hardware"])}
+        tables.keep(name, {**entry, "metrics": {**metrics, "minutes": cost["seconds"] / 60}})
         tables.write(name)
 
 

@@ -16,7 +16,7 @@ from data.errors import InputError
 from results import tasks
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-SECONDS = "seconds.json"  # in a run's folder: what its training took so far, over all its starts
+COST = "cost.json"  # in a run's folder: what its training took so far, over all its starts, and of what machines
 
 
 def prepare(task_name, task, folder):
@@ -54,7 +54,8 @@ def train(task_name, run, folder):
       folder: of all runs.
 
     Returns:
-      The run's folder, and the seconds that its training took over all its starts: int.
+      The run's folder, and what its training took over all its starts: {"seconds": int, "hardware": list of str}, those
+      of `hardware` then.
 
     Raises:
       InputError: a command that failed; it has said why.
@@ -69,18 +70,18 @@ def train(task_name, run, folder):
         name, _, value = override.partition("=")
         if name == "data.records":
             _convert(task_name, value, data)
-    kept = workdir / SECONDS
-    seconds = json.loads(kept.read_text()) if kept.is_file() else 0
+    kept = workdir / COST
+    cost = json.loads(kept.read_text()) if kept.is_file() else {"seconds": 0, "hardware": []}
     began = time.monotonic()
     try:
         said = _command("train_main.py", f"--config={config}", f"--workdir={workdir}", "--wandb=disabled", *settings)
     except InputError:
         if workdir.is_dir():
-            _keep(kept, seconds + time.monotonic() - began)
+            _keep(kept, cost, time.monotonic() - began)
         raise
     if "already trained for" not in said:
-        seconds = _keep(kept, seconds + time.monotonic() - began)
-    return workdir, seconds
+        cost = _keep(kept, cost, time.monotonic() - began)
+    return workdir, cost
 
 
 def hardware():
@@ -118,9 +119,11 @@ def _convert(task_name, output, overrides=()):
         _command("convert_main.py", f"--config=configs/{task_name}.py", f"--output={output}", *settings)
 
 
-def _keep(path, seconds):
-    path.write_text(json.dumps(round(seconds)))
-    return round(seconds)
+def _keep(path, before, seconds):
+    machines = dict.fromkeys([*before["hardware"], hardware()])
+    cost = {"seconds": round(before["seconds"] + seconds), "hardware": list(machines)}
+    path.write_text(json.dumps(cost))
+    return cost
 
 
 def _command(main, *arguments):

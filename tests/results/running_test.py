@@ -75,8 +75,9 @@ class TrainTest:
     def test_a_run_has_its_config_overrides_seed_and_folder(self, tmp_path, monkeypatch, clock):
         commands = Commands()
         monkeypatch.setattr(running, "_command", commands)
-        workdir, seconds = running.train("shapes_small", self.RUN, tmp_path)
-        assert (workdir, seconds) == (tmp_path / "shapes_small" / "two_stages-2", 10)
+        workdir, cost = running.train("shapes_small", self.RUN, tmp_path)
+        assert workdir == tmp_path / "shapes_small" / "two_stages-2"
+        assert cost == {"seconds": 10, "hardware": [running.hardware()]}
         assert commands.made == [
             [
                 "train_main.py",
@@ -109,16 +110,21 @@ class TrainTest:
         first = commands.made[1][2].removeprefix("--workdir=")
         assert commands.made[2][-1] == f"--config.train.init_weights={first}"
 
-    def test_seconds_are_those_of_all_starts(self, tmp_path, monkeypatch, clock):
-        monkeypatch.setattr(running, "_command", Commands(error=InputError("stopped")))
+    def test_cost_is_that_of_all_starts(self, tmp_path, monkeypatch, clock):
+        def start(machine, **commands):
+            monkeypatch.setattr(running, "hardware", lambda: machine)
+            monkeypatch.setattr(running, "_command", Commands(**commands))
+            return running.train("shapes_small", self.RUN, tmp_path)
+
         with pytest.raises(InputError, match="stopped"):
-            running.train("shapes_small", self.RUN, tmp_path)
-        monkeypatch.setattr(running, "_command", Commands())
-        workdir, seconds = running.train("shapes_small", self.RUN, tmp_path)
-        assert seconds == 20
-        assert json.loads((workdir / "seconds.json").read_text()) == 20
-        monkeypatch.setattr(running, "_command", Commands("already trained for 1800 steps"))
-        assert running.train("shapes_small", self.RUN, tmp_path) == (workdir, 20)
+            start("one core", error=InputError("stopped"))
+        workdir, cost = start("two cores")
+        assert cost == {"seconds": 20, "hardware": ["one core", "two cores"]}
+        assert json.loads((workdir / "cost.json").read_text()) == cost
+        assert start("two cores")[1] == {"seconds": 30, "hardware": ["one core", "two cores"]}
+        # What is measured once more elsewhere was not trained there.
+        again = start("another", said="already trained for 1800 steps")
+        assert again == (workdir, {"seconds": 30, "hardware": ["one core", "two cores"]})
 
 
 class PrepareTest:
