@@ -8,8 +8,8 @@ Result:   40 held-out volumes (233 objects): mask AP50 0.850, box AP50 0.840, me
           class accuracy 0.788. Earlier versions, with other first weights or draws: mask AP50 0.808, 0.830, 0.860,
           0.863 and 0.914, class accuracy 0.727, 0.767, 0.780, 0.754 and 0.857
           Form cascade (16, 15 and 14 minutes, the first two on one core, beside others; EPYC, Zen 5), 50 volumes of
-          another seed (269 objects): mask AP50 0.999, 0.991 and 0.997, class accuracy 0.985, 0.974 and 0.989; seeds 0, 1
-          and 2
+          another seed (269 objects): mask AP50 0.999, 0.991 and 0.997, class accuracy 0.985, 0.974 and 0.989; seeds 0,
+          1 and 2
 """
 
 from configs import augment_schema, checks, schema, training_forms
