@@ -32,7 +32,7 @@ def main():
         picture = tables.FOLDER / f"{name}.png" if run == task.parts[tasks.RESULT][0] else None
         metrics = measuring.measure(task, workdir, unseen, picture)
         entry = {"part": PART.value, "name": run.name, "seed": run.seed, "hardware": "; ".join(cost["hardware"])}
-        tables.keep(name, {**entry, "metrics": {**metrics, "minutes": cost["seconds"] / 60}})
+        tables.keep(name, {**entry, "metrics": {**metrics, "minutes": cost["seconds"] / 60 or None}})
         tables.write(name)
 
 

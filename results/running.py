@@ -54,8 +54,8 @@ def train(task_name, run, folder):
       folder: of all runs.
 
     Returns:
-      The run's folder, and what its training took over all its starts: {"seconds": int, "hardware": list of str}, those
-      of `hardware` then.
+      The run's folder, and what its training took over all its starts: {"seconds": int, "hardware": list of str},
+      each machine as `hardware` named it. 0 and [] where another command trained it, and nothing is known of that.
 
     Raises:
       InputError: a command that failed; it has said why.
