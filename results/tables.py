@@ -64,15 +64,15 @@ def target_table(entries, targets):
     """A row for every target: what it asks for, what the mean of the seeds reached, and by how much it is missed.
 
     Args:
-      entries: of `read`, of the part RESULT.
+      entries: of `read`.
       targets: tuple of tasks.Target.
     """
     lines = ["| metric | target | reached | |", "|---|---|---|---|"]
     for target in targets:
-        values = _values(entries, target.metric)
-        value = None if not values or None in values else float(np.mean(values))
+        values = _reached(entries, target)
+        value = _mean(values)
         verdict = "✓" if target.is_met(value) else "**missed**" + _by(target, value)
-        lines.append(f"| {target.metric} | {target} | {spread(values)} | {verdict} |")
+        lines.append(f"| {target.label} | {target} | {spread(values)} | {verdict} |")
     return lines
 
 
@@ -91,8 +91,7 @@ def write(task_name):
       InputError: a page lacks the marks.
     """
     task, entries = tasks.get(task_name), read(task_name)
-    results = [entry for entry in entries if entry["part"] == tasks.RESULT]
-    lines = target_table(results, task.targets)
+    lines = target_table(entries, task.targets)
     for part, runs in task.parts.items():
         own = (*(target.metric for target in task.targets), *task.columns)
         table = part_table([entry for entry in entries if entry["part"] == part], runs, own)
@@ -105,18 +104,32 @@ def overview():
     """A row for every task that was measured: a picture, its targets, and what was reached."""
     lines = ["| task | found, and below it the truth | reached (target) |", "|---|---|---|"]
     for name, task in tasks.TASKS.items():
-        results = [entry for entry in read(name) if entry["part"] == tasks.RESULT]
-        if results:
-            shown = {target.metric: f" ({target})" for target in task.targets}
-            shown = shown or dict.fromkeys(task.columns or ("mask_ap50",), "")
-            reached = [f"{metric} {spread(_values(results, metric))}{bound}" for metric, bound in shown.items()]
+        entries = read(name)
+        if any(entry["part"] == tasks.RESULT for entry in entries):
+            reached = [_against(entries, target) for target in task.targets] or [
+                f"{metric} {spread(_reached(entries, tasks.Target(metric, 0.0)))}"
+                for metric in task.columns or ("mask_ap50",)
+            ]
             picture = f'<img src="docs/results/{name}.png" width="320" alt="{task.title}">'
             lines.append(f"| [{name}](configs/{name}.py) | {picture} | {'<br>'.join(reached)} |")
     return lines
 
 
-def _values(entries, metric):
-    return [entry["metrics"].get(metric) for entry in entries]
+def _against(entries, target):
+    """What was reached, beside a target: "f1, without embryo 0.750 (≥ 0.8, missed)"."""
+    values = _reached(entries, target)
+    missed = "" if target.is_met(_mean(values)) else ", missed"
+    return f"{target.label} {spread(values)} ({target}{missed})"
+
+
+def _mean(values):
+    return None if not values or None in values else float(np.mean(values))
+
+
+def _reached(entries, target):
+    """The metric of a target, of every entry of its row."""
+    key, value = ("name", target.row) if target.row else ("part", tasks.RESULT)
+    return [entry["metrics"].get(target.metric) for entry in entries if entry[key] == value]
 
 
 def _write_between(path, mark, lines):

@@ -16,6 +16,8 @@ class TasksTest:
         assert importlib.import_module(f"configs.{name}").get_config().name == name
         assert task.parts[tasks.RESULT]
         assert task.targets or name in ("ms_lesions", "nuclei_synthetic")
+        rows = {run.name for runs in task.parts.values() for run in runs}
+        assert {target.row for target in task.targets} <= rows | {""}
 
     @pytest.mark.parametrize("name", tasks.TASKS)
     def test_every_run_has_a_folder_of_its_own(self, name):
