@@ -156,6 +156,8 @@ class MaskHead:
     """Mask of a roi: convolutions, then one transposed convolution that doubles the resolution."""
 
     roi_size: tuple = (8, 8, 8)  # masks have twice this
+    # The same of answers, whose masks a network of convolutions alone can show finer than it learnt them; (): roi_size.
+    answer_roi_size: tuple = ()
     # Voxels by which a mask reaches beyond its box on every side, so that it shows what the box has missed; for answers
     # whose box is by their mask (detections.boxes).
     margin: tuple = (0, 0, 0)
@@ -173,6 +175,8 @@ class MaskHead:
     def validate(self):
         """Raises ValueError where sizes make no sense."""
         checks.triple("model.mask_head.roi_size", self.roi_size)
+        if self.answer_roi_size:
+            checks.triple("model.mask_head.answer_roi_size", self.answer_roi_size)
         checks.triple("model.mask_head.margin", self.margin, least=0)
         checks.require(self.channels >= 1, "model.mask_head.channels", ">= 1", self.channels)
         for name in ("num_convs", "fine_channels"):

@@ -138,7 +138,7 @@ class MaskRCNN(tf.keras.Model):
 
     @property
     def mask_size(self):
-        """(z, y, x) resolution of a mask inside its box."""
+        """(z, y, x) resolution that a mask is learnt at; see also `mask_head.answer_roi_size`."""
         return tuple(2 * size for size in self.config.mask_head.roi_size)
 
     def call(self, volume, training=False):
@@ -304,7 +304,7 @@ class MaskRCNN(tf.keras.Model):
 
     def _positive_losses(self, seen, rois, batch):
         config, windows = self.config, self._windows(rois.boxes)
-        logits = self._masks(seen, windows, training=True)
+        logits = self._masks(seen, windows, config.mask_head.roi_size, training=True)
         masks = targets.roi_masks(batch["instance_ids"], rois._replace(boxes=windows), self.mask_size)
         found = losses.mask_losses(logits, masks, rois.class_ids, mask_head=config.mask_head)
         if self.attribute_head:
@@ -351,16 +351,18 @@ class MaskRCNN(tf.keras.Model):
         margin = self.config.mask_head.margin
         return box_ops.grow(boxes, margin, self.patch_size) if any(margin) else boxes
 
-    def _masks(self, seen, windows, training):
-        """Mask logits [B, R, M, M, M, K] in windows [B, R, 6]."""
-        mask, fine = self.config.mask_head, None
-        if mask.fine_channels:  # at the middle of every bin, where its target is read
-            fine = roi_align3d(seen.voxels, windows, stride=1, output_size=self.mask_size, sampling_ratio=1)
-        return self.mask_head(self._pool(seen, windows, mask.roi_size), fine, training=training)
+    def _masks(self, seen, windows, roi_size, training):
+        """Mask logits [B, R, M, M, M, K] in windows [B, R, 6], M twice the size."""
+        fine = None
+        if self.config.mask_head.fine_channels:  # at the middle of every bin, where its target is read
+            size = tuple(2 * bins for bins in roi_size)
+            fine = roi_align3d(seen.voxels, windows, stride=1, output_size=size, sampling_ratio=1)
+        return self.mask_head(self._pool(seen, windows, roi_size), fine, training=training)
 
     def _found_masks(self, seen, windows, class_ids, training):
         """Masks [B, R, M, M, M] in [0, 1], in windows [B, R, 6], of the classes [B, R] that were found."""
-        return tf.sigmoid(select_class(self._masks(seen, windows, training), class_ids))
+        size = self.config.mask_head.answer_roi_size or self.config.mask_head.roi_size
+        return tf.sigmoid(select_class(self._masks(seen, windows, size, training), class_ids))
 
     def _attributes(self, seen, boxes, windows, masks, training):
         """Attributes [B, R, T] in the learnt scale, of boxes [B, R, 6] with masks [B, R, M, M, M] over windows."""

@@ -145,7 +145,7 @@ class VolumeDetector(tf.Module):
         is_full = no_place_left | (tf.math.count_nonzero(valid) > self.max_detections)
         order = order[: self.max_detections]
         index, valid = tf.gather(index, order), tf.gather(valid, order)
-        masks = tf.gather(tf.reshape(found["masks"], [-1, *self.model.mask_size]), index)
+        masks = tf.gather(tf.reshape(found["masks"], [-1, *found["masks"].shape[2:]]), index)
         masks = mask_ops.crop(tf.cast(masks, tf.float32), tf.gather(unclipped, index), tf.gather(boxes, index))
         if "keypoints" in measured:
             # Clipped as the boxes are.

@@ -202,6 +202,8 @@ WRONG = [
     ("model.detections.suppression", "all", "one of nms, soft_linear, soft_gaussian"),
     ("model.detections.soft_sigma", 0.0, "> 0"),
     ("model.mask_head.roi_size", (7, 7, 0), TRIPLE),
+    ("model.mask_head.answer_roi_size", (7, 0, 7), TRIPLE),
+    ("model.mask_head.answer_roi_size", (7, 7), TRIPLE),
     ("model.mask_head.margin", (0, -1, 0), "three integers >= 0 (z, y, x)"),
     ("model.mask_head.margin", (0, 1, 0), "(0, 0, 0) without model.detections.boxes masks"),
     ("model.mask_head.channels", 0, ">= 1"),

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from model.mask_head import MaskHead, select_class
 from tests import tiny
-from tests.model import head_cases
+from tests.model import head_cases, networks
 
 SETTINGS = {
     "num_classes": 3,
@@ -83,13 +83,29 @@ class FineTest:
     def test_the_network_reads_the_middle_of_every_bin(self, monkeypatch):
         config = tiny.config()
         config.model.mask_head.fine_channels = 3
-        config.model.mask_head.roi_size = (2, 3, 4)
         model = tiny.model(config)
         seen = []
         monkeypatch.setattr(model, "mask_head", lambda pooled, fine, training: seen.append(fine))
         volume = np.random.default_rng(2).normal(size=(1, *model.patch_size, 1)).astype(np.float32)
-        model._masks(model._look(volume, training=False), np.float32([[[1, 2, 3, 5, 8, 11]]]), training=False)
+        box = np.float32([[[1, 2, 3, 5, 8, 11]]])
+        model._masks(model._look(volume, training=False), box, (2, 3, 4), training=False)
         np.testing.assert_allclose(seen[0][0, 0], volume[0, 1:5, 2:8, 3:11], rtol=1e-5, atol=1e-6)
+
+    def test_answers_may_be_finer_than_what_is_learnt(self):
+        """As those of a network of the same weights that learns so fine, while the losses stay what they are."""
+        coarse, mixed, fine = (networks.config({"model.mask_head.fine_channels": 3}) for _ in range(3))
+        mixed.model.mask_head.answer_roi_size = fine.model.mask_head.roi_size = (5, 3, 4)
+        models = [tiny.model(settings) for settings in (coarse, mixed, fine)]
+        for model in models:
+            networks.randomize(model, seed=3)
+        batch = networks.batch(coarse)
+        ours, theirs = (model(batch["volume"]) for model in models[1:])
+        assert ours["masks"].shape[2:] == (10, 6, 8)
+        for name, value in theirs.items():
+            np.testing.assert_array_equal(ours[name], value, err_msg=name)
+        before, after = (model.compute_losses(batch, tf.constant([0, 1])) for model in models[:2])
+        for name, value in before.items():
+            np.testing.assert_array_equal(after[name], value, err_msg=name)
 
 
 class SelectClassTest:

@@ -383,7 +383,8 @@ class SumsTest:
         monkeypatch.setattr(model_losses, "attribute_loss", attribute_loss)
         model.compute_losses(batch, SEED)
         ((values, rois),) = seen
-        logits = model._masks(model._look(batch["volume"], training=True), rois.boxes, training=True)
+        seen, size = model._look(batch["volume"], training=True), model.config.mask_head.roi_size
+        logits = model._masks(seen, rois.boxes, size, training=True)
         masks = tf.sigmoid(select_class(logits, rois.class_ids)).numpy()
         bins = roi_sum3d(summing.measured, rois.boxes, output_size=model.mask_size).numpy()
         sums = (masks * bins[..., 0]).sum(axis=(2, 3, 4))

@@ -113,8 +113,8 @@ class NetworkTest:
         monkeypatch.setattr(model, "mask_head", lambda pooled, fine, training: seen.append(fine))
         found = model._look(truths["volume"], training=False)
         assert found.maps.shape == (2, *model.patch_size, 2)
-        model._masks(found, np.float32([[[1, 2, 3, 5, 8, 11]]] * 2), training=False)
-        assert seen[0].shape == (2, 1, *model.mask_size, 1 + 4)
+        model._masks(found, np.float32([[[1, 2, 3, 5, 8, 11]]] * 2), (2, 3, 4), training=False)
+        assert seen[0].shape == (2, 1, 4, 6, 8, 1 + 4)
 
     @pytest.mark.parametrize("channels", [0, 4])
     def test_boxes_read_the_volume_and_its_features(self, channels):

@@ -15,8 +15,6 @@ SLOTS = 24
 class CannedAnswer(tf.Module):
     """In place of the network: gives the same answer for every patch."""
 
-    mask_size = MASK_SIZE
-
     def __init__(self):
         super().__init__()
         self.boxes = tf.Variable(tf.zeros([1, SLOTS, 6]))
@@ -58,8 +56,6 @@ class PaintedBoxes(tf.Module):
 
     The rows of `objects` are: id in the volume (0: no object), class, score, score where the patch cuts it, voxels.
     """
-
-    mask_size = MASK_SIZE
 
     def __init__(self):
         super().__init__()

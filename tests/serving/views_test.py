@@ -25,8 +25,6 @@ class Exact:
     per_view: f(answer as a dict of [SLOTS, ...], number of the call) -> the answer that is given.
     """
 
-    mask_size = MASK_SIZE
-
     def __init__(self, per_view=lambda answer, _: answer):
         self.per_view, self.calls = per_view, 0
 
