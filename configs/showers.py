@@ -1,12 +1,13 @@
 """Synthetic calorimeter events: photons, pions and muons of 10 to 300 GeV that overlap, in 48 layers of two absorbers.
 
 Command:  python train_main.py --config=configs/showers.py --strategy=mirrored
-Hardware: two CPU cores (Xeon with AVX-512 and AMX), short tests beside it
-Time:     73 minutes (steps of one event: 1,600 for the proposals, 2,500 for the segmentation, too, 4,800 for all,
-          1,000 for the energies of what is found); one event is drawn in 0.03 s
-Result:   200 events of another seed (701 particles): mask AP50 0.754, box AP50 0.664, of matched particles mean mask
-          IoU 0.802 and class accuracy 0.998; energies of photons and pions: bias -2.1 %, resolution 1.07 times that of
-          the sum over the true cells; seed 0
+Hardware: two CPU cores (Xeon with AVX-512 and AMX), short tests beside it; the second seed one core (EPYC, Zen 5) that
+          did other work, too
+Time:     73 and 99 minutes (steps of one event: 1,600 of the proposals, 2,500 of the segmentation, too, 4,800 of all,
+          1,000 of the energies of what is found); one event is drawn in 0.03 s
+Result:   200 events of another seed (701 particles): mask AP50 0.755, box AP50 0.666, of matched particles mean mask
+          IoU 0.802 and class accuracy 0.997; energies of photons and pions: bias -2.1 and +0.5 %, resolution 1.07 and
+          1.12 times that of the sum over the true cells; seeds 0, 1
 """
 
 from configs import augment_schema, schema, synthetic_schema, train_schema

@@ -196,7 +196,7 @@ TASKS = {
     ),
     "showers": Task(
         "Particles in a calorimeter",
-        {RESULT: _seeds(1)},
+        {RESULT: _seeds(2)},
         (
             Target("mean_mask_iou", 0.75),
             Target("class_accuracy", 0.9),

@@ -70,6 +70,11 @@ class TargetTableTest:
         table = tables.target_table([entry(bias=-0.05)], (tasks.Target("bias", 0.02, is_upper=True),))
         assert table[2:] == ["| bias | ≤ 0.02 | -0.050 | **missed** by 0.03 |"]
 
+    def test_errors_of_opposite_signs_do_not_make_up_for_each_other(self):
+        entries = [entry(bias=-0.03), entry(seed=1, bias=0.04)]
+        table = tables.target_table(entries, (tasks.Target("bias", 0.02, is_upper=True),))
+        assert table[2:] == ["| bias | ≤ 0.02 | 0.005 (-0.030 to 0.040) | **missed** by 0.015 |"]
+
 
 class PartTableTest:
     def test_metrics_of_its_own_stand_behind_those_of_all(self):
