@@ -43,6 +43,9 @@ class Data:
     # (segments); hits: image and labels are one table of hits.
     labels: str = "instances"
     channel_suffixes: tuple = ()  # ("_0000", "_0001"): the channels of case a are the images a_0000 and a_0001
+    # mm; components of semantic labels that are longer than this along an axis are parted where they are thin, lesions
+    # that have grown together, say (data/parting.py); a case is read whole to do so; 0: none.
+    part_longer_than: float = 0.0
     box_unit: str = "voxels"  # of labels boxes; or mm, in the world (x, y, z)
     hits: Hits = dataclasses.field(default_factory=Hits)
     min_voxels: int = 1  # smaller instances are taken out, and counted
@@ -96,6 +99,12 @@ class Data:
         )
         checks.choice("data.labels", self.labels, LABELS)
         checks.choice("data.box_unit", self.box_unit, BOX_UNITS)
+        checks.require(
+            0 <= self.part_longer_than < math.inf and (self.part_longer_than == 0 or self.labels == "semantic"),
+            "data.part_longer_than",
+            "0 (none), or with data.labels semantic a finite number of mm",
+            self.part_longer_than,
+        )
         checks.require(
             all(isinstance(suffix, str) and suffix for suffix in self.channel_suffixes)
             and not any(a.endswith(b) for a, b in itertools.permutations(self.channel_suffixes, 2)),

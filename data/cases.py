@@ -118,6 +118,7 @@ def read_case(
     labels: str,
     names: Names,
     box_unit: str = "voxels",
+    part_longer_than: float = 0.0,
     hit_settings=None,
     lazy: bool = False,
 ) -> tuple[Volume, Objects]:
@@ -128,7 +129,7 @@ def read_case(
     if labels == "instances":
         return volume, objects.from_instances(files.labels, files.images[0], volume, names)
     if labels == "semantic":
-        return volume, objects.from_semantic(files.labels, files.images[0], volume, names)
+        return volume, objects.from_semantic(files.labels, files.images[0], volume, names, part_longer_than)
     if labels == "boxes":
         return volume, objects.from_boxes(files.labels, volume, names, box_unit)
     if labels == "dicom_seg":
@@ -145,6 +146,7 @@ def load_case(
     attributes: tuple[str, ...] = (),
     keypoints: tuple[str, ...] = (),
     box_unit: str = "voxels",
+    part_longer_than: float = 0.0,
     hit_settings=None,
     lazy: bool = False,
 ) -> tuple[Case, dict[str, int | float]]:
@@ -162,6 +164,7 @@ def load_case(
       attributes: names of what the JSON tells of an object beside its class; NaN where it does not.
       keypoints: names of landmarks, likewise.
       box_unit: of boxes: "voxels" or "mm".
+      part_longer_than: mm; components of semantic labels that are longer are parted, see data/parting.py; 0: none.
       hit_settings: of hits: configs.hits_schema.Hits.
       lazy: leave the voxels of the image on disk where its format can, see data/readers.py.
 
@@ -181,6 +184,7 @@ def load_case(
         labels=labels,
         names=Names(classes, attributes, keypoints),
         box_unit=box_unit,
+        part_longer_than=part_longer_than,
         hit_settings=hit_settings,
         lazy=lazy,
     )

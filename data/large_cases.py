@@ -75,8 +75,8 @@ def read(source: sources.Source, folder: Path) -> tuple[Case, dict[str, int], np
 
 
 def _on_disk(source, data_config):
-    """Image and label volume of a case that can be read by regions; (None, None) of others."""
-    if source.files is None or data_config.labels not in ("instances", "semantic"):
+    """Image and label volume of a case that can be read by regions; (None, None) of others, and to part objects."""
+    if source.files is None or data_config.labels not in ("instances", "semantic") or data_config.part_longer_than:
         return None, None
     volume, labels = _image(source.files), read_volume(source.files.labels, lazy=True)
     if isinstance(volume.array, LazyArray) and isinstance(labels.array, LazyArray):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import cc3d
 import numpy as np
 
-from data import box_table, instance_table, slabs
+from data import box_table, instance_table, parting, slabs
 from data.errors import GridError, InputError
 from data.formats import dicom_seg
 from data.readers import Volume, case_stem, read_volume, volume_suffix
@@ -77,9 +77,12 @@ def from_instances(path: Path, image_path: Path, volume: Volume, names: Names) -
     return Objects(slabs.renumbered(values, numbers), numbers, *described(path, numbers, names))
 
 
-def from_semantic(path: Path, image_path: Path, volume: Volume, names: Names) -> Objects:
-    """Objects of a volume of classes: its 26-connected components."""
+def from_semantic(path: Path, image_path: Path, volume: Volume, names: Names, longer_than: float = 0.0) -> Objects:
+    """Objects of a volume of classes: its 26-connected components; those longer than so many mm parted, but for 0."""
     ids, class_ids = components(path, _labels_of(image_path, path, volume), names.classes)
+    if longer_than:
+        ids, parents = parting.part(ids, volume.spacing, longer_than)
+        class_ids = class_ids[parents - 1]
     known = unknown(len(class_ids), names.attributes, names.keypoints)
     return Objects(ids, np.arange(1, len(class_ids) + 1), class_ids, *known, {})
 

@@ -57,6 +57,7 @@ def load(source: Source, data_config) -> tuple[Case, dict[str, int]]:
         attributes=tuple(data_config.attributes),
         keypoints=tuple(data_config.keypoints),
         box_unit=data_config.box_unit,
+        part_longer_than=data_config.part_longer_than,
         hit_settings=data_config.hits,
     )
 

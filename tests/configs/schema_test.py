@@ -46,6 +46,8 @@ WRONG = [
     ("data.split_seed", -1, ">= 0"),
     ("data.labels", "masks", "one of instances, semantic, boxes, dicom_seg, hits"),
     ("data.box_unit", "cm", "one of voxels, mm"),
+    ("data.part_longer_than", -1.0, "0 (none), or with data.labels semantic a finite number of mm"),
+    ("data.part_longer_than", 40.0, "0 (none), or with data.labels semantic a finite number of mm"),
     ("data.channel_suffixes", ("_0", "_0"), "different, non-empty ends of names, none of them the end of another"),
     ("data.channel_suffixes", ("_1", "_1_1"), "different, non-empty ends of names, none of them the end of another"),
     ("data.channel_suffixes", ("",), "different, non-empty ends of names, none of them the end of another"),
