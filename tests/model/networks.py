@@ -100,7 +100,8 @@ def randomize(model, seed):
 
 def check_detections(found, settings, batch_size):
     """Asserts that detections have their static shapes, and are ordered, padded, finite and inside the patch."""
-    num, masks = settings.model.detections.max_detections, [2 * size for size in settings.model.mask_head.roi_size]
+    num, head = settings.model.detections.max_detections, settings.model.mask_head
+    masks = [2 * size for size in head.answer_roi_size or head.roi_size]
     shapes = {
         "boxes": [num, 6],
         "scores": [num],

@@ -103,7 +103,11 @@ CHANGES = {
     "rest": {
         "linear soft-NMS": {"model.detections.suppression": "soft_linear"},
         "boxes by masks": {"model.detections.boxes": "masks"},
-        "masks beyond boxes": {"model.detections.boxes": "masks", "model.mask_head.margin": (1, 2, 0)},
+        "finer masks beyond boxes": {
+            "model.detections.boxes": "masks",
+            "model.mask_head.margin": (1, 2, 0),
+            "model.mask_head.answer_roi_size": (3, 5, 4),
+        },
         "odd patch": {"input.patch_size": (7, 15, 21)},
         "Gaussian soft-NMS": {"model.detections.suppression": "soft_gaussian"},
         "three channels": {"input.channels": 3},
@@ -135,6 +139,7 @@ BRANCHES = {
     "model.box_head.reads_voxels": True,
     "model.mask_head.class_agnostic": True,
     "model.mask_head.fine_channels": 3,
+    "model.mask_head.answer_roi_size": (3, 5, 4),
     "model.segmentation.channels": 4,
     "model.detections.suppression": "soft_gaussian",
     "model.detections.boxes": "masks",
