@@ -275,7 +275,7 @@ def _settings(data_config, source):
         settings = synthetic.settings_of(kind, data_config.synthetic)
     else:
         settings = {"labels": data_config.labels}
-        for name in ("channel_suffixes", "folds", "fold"):
+        for name in ("channel_suffixes", "folds", "fold", "part_longer_than"):
             if getattr(data_config, name):
                 settings[name] = getattr(data_config, name)
         if data_config.labels == "boxes":

@@ -21,7 +21,7 @@ def part(ids: np.ndarray, spacing: tuple[float, float, float], longer_than: floa
         thin nowhere.
 
     Returns:
-      ids [Z, Y, X] of the same kind, 1..P, in the order of the objects; and [P] int64, the object 1..M that each is
+      ids [Z, Y, X] uint32, 1..P in the order of the objects, 0 background; and [P] int64, the object 1..M that each is
       a part of. Each part is one 26-connected component where its object was.
     """
     boxes = cc3d.statistics(ids)["bounding_boxes"][1:]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from data import convert, parting, records
+from data.errors import InputError
 from tests.data import large_cases_test
 
 SHAPE = (20, 30, 61)
@@ -88,6 +89,17 @@ class ConversionTest:
         # No part belongs to two components.
         pairs = np.unique(np.stack([parted["instance_ids"].ravel(), whole["instance_ids"].ravel()]), axis=1)
         assert np.bincount(pairs[0]).max() == 1
-        assert records.read_manifest(tmp_path / "8.0")["num_instances"]["train"] == {
+        manifest = records.read_manifest(tmp_path / "8.0")
+        assert manifest["num_instances"]["train"] == {
             name: np.sum(parted["class_ids"] == number) for number, name in enumerate(("cell", "wall"), start=1)
         }
+
+    def test_records_with_other_parts_are_refused(self, tmp_path):
+        large_cases_test.write_source(tmp_path / "in", count=1, semantic=True)
+        own = {"labels": "semantic", "records": str(tmp_path / "out")}
+        config = large_cases_test.config_of(tmp_path / "in", part_longer_than=8.0, **own)
+        manifest = convert.convert(config, config.records, progress=False)
+        assert convert.ensure_records(config) == manifest
+        config.part_longer_than = 0.0
+        with pytest.raises(InputError, match=r"data\.part_longer_than=None, came part_longer_than=8\.0"):
+            convert.ensure_records(config)
